@@ -1,0 +1,192 @@
+"""
+The three tables in Django's admin, to be read only: every change of state is a verb of ``outbox.py``.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
+
+from postroom.failures import redact
+from postroom.models import DeliveryEvent, OutboundEmail, WorkerHeartbeat
+from postroom.ops.questions import database
+from postroom.ops.words import masked, shown_args
+
+if TYPE_CHECKING:
+    _EmailAdmin = admin.ModelAdmin[OutboundEmail]
+    _EventAdmin = admin.ModelAdmin[DeliveryEvent]
+    _WorkerAdmin = admin.ModelAdmin[WorkerHeartbeat]
+    _EventInline = admin.TabularInline[DeliveryEvent, OutboundEmail]
+else:
+    _EmailAdmin = _EventAdmin = _WorkerAdmin = admin.ModelAdmin
+    _EventInline = admin.TabularInline
+
+
+class ReadOnly:
+    """Look, but do not touch. Reads the database that is written; counts no further than one page."""
+
+    show_full_result_count = False
+    list_per_page = 50
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Return the rows of the writing database: a replica would tell an older story."""
+        rows: QuerySet[Any] = super().get_queryset(request)  # type: ignore[misc]
+        return rows.using(database())
+
+
+class EventInline(ReadOnly, _EventInline):
+    """What happened to one e-mail, in order."""
+
+    model = DeliveryEvent
+    extra = 0
+    ordering = ("pk",)
+    fields = ("at", "type", "attempt", "worker", "mailer", "error_class", "duration_ms", "said", "actor")
+    readonly_fields = ("said",)
+    verbose_name_plural = _("What happened")
+
+    @admin.display(description=_("detail"))
+    def said(self, event: DeliveryEvent) -> str:
+        return redact(event.detail)
+
+
+@admin.register(OutboundEmail)
+class OutboundEmailAdmin(ReadOnly, _EmailAdmin):
+    """The outbox. Addresses are masked, and nothing is shown that could be a link or a secret."""
+
+    list_display = (
+        "short_id",
+        "kind",
+        "to",
+        "state",
+        "report",
+        "attempt",
+        "reason",
+        "created_at",
+        "accepted_at",
+    )
+    list_filter = ("state", "lane", "report", "created_at")
+    ordering = ("-pk",)
+    search_fields = ("uuid",)
+    search_help_text = _("The id of an e-mail, or its beginning")
+    inlines = (EventInline,)
+    fieldsets = (
+        (None, {"fields": ("uuid", "kind", "to", "state", "report", "reason", "arguments")}),
+        (
+            _("Times"),
+            {
+                "fields": (
+                    "created_at",
+                    "due_at",
+                    "expires_at",
+                    "accepted_at",
+                    "settled_at",
+                    "uncertain_since",
+                )
+            },
+        ),
+        (
+            _("Delivery"),
+            {
+                "fields": (
+                    "lane",
+                    "attempt",
+                    "strikes",
+                    "losses",
+                    "worker",
+                    "mailer",
+                    "message_id",
+                    "on_uncertain",
+                ),
+                "classes": ("collapse",),
+            },
+        ),
+    )
+    readonly_fields = ("to", "arguments")
+
+    @admin.display(description=_("to"))
+    def to(self, email: OutboundEmail) -> str:
+        return masked(email.recipient) or "-"
+
+    @admin.display(description=_("arguments"))
+    def arguments(self, email: OutboundEmail) -> str:
+        return ", ".join(f"{name}={value}" for name, value in shown_args(email)) or "-"
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[OutboundEmail], search_term: str
+    ) -> tuple[QuerySet[OutboundEmail], bool]:
+        """Find by the beginning of the id: a range of its unique index, on every database."""
+        digits = search_term.strip().replace("-", "").lower()
+        if not digits:
+            return queryset, False
+        try:
+            first, last = uuid.UUID(digits.ljust(32, "0")), uuid.UUID(digits.ljust(32, "f"))
+        except ValueError:
+            return queryset.none(), False
+        return queryset.filter(uuid__range=(first, last)), False
+
+
+@admin.register(DeliveryEvent)
+class DeliveryEventAdmin(ReadOnly, _EventAdmin):
+    """Everything that happened, the newest first."""
+
+    list_display = ("at", "type", "email", "attempt", "worker", "mailer", "error_class", "duration_ms")
+    list_filter = ("type", "at")
+    list_select_related = ("email",)
+    ordering = ("-pk",)
+    fields = (
+        "email",
+        "type",
+        "state",
+        "at",
+        "occurred_at",
+        "attempt",
+        "worker",
+        "mailer",
+        "error_class",
+        "fingerprint",
+        "said",
+        "duration_ms",
+        "to",
+        "message_id",
+        "actor",
+    )
+    readonly_fields = ("said", "to")
+
+    @admin.display(description=_("detail"))
+    def said(self, event: DeliveryEvent) -> str:
+        return redact(event.detail)
+
+    @admin.display(description=_("to"))
+    def to(self, event: DeliveryEvent) -> str:
+        return masked(event.recipient) or "-"
+
+
+@admin.register(WorkerHeartbeat)
+class WorkerHeartbeatAdmin(ReadOnly, _WorkerAdmin):
+    """The delivery processes; whether they are well, the operator page says in words."""
+
+    list_display = (
+        "name",
+        "seen_at",
+        "last_turn_at",
+        "doing",
+        "in_hand",
+        "concurrency",
+        "version",
+        "stopped_at",
+    )
+    ordering = ("-seen_at",)

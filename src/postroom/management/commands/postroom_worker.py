@@ -1,0 +1,68 @@
+"""Deliver the outbox: any number of these, any time."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError, OperationalError, ProgrammingError, connections, router
+from django.db.migrations.executor import MigrationExecutor
+
+from postroom.models import OutboundEmail
+from postroom.ops.words import database_label
+from postroom.worker import Worker, stop_on_signals
+
+
+class Command(BaseCommand):
+    """Run one delivery process until SIGTERM."""
+
+    help = (
+        "Deliver what is in the outbox, until SIGTERM. Safe at any time and in any number: "
+        "two of them never send the same e-mail."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--concurrency", type=int, metavar="N", help="sends in flight at once (CONCURRENCY)"
+        )
+        parser.add_argument("--until-empty", action="store_true", help="stop when nothing is due: for cron")
+        parser.add_argument(
+            "--release-stale",
+            action="store_true",
+            help="also send what has been due for hours; it waits because it looks like a restored backup",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if options["concurrency"] is not None and options["concurrency"] < 1:
+            raise CommandError("--concurrency is the number of sends at once, 1 or more.")
+        using = router.db_for_write(OutboundEmail)
+        self._require_tables(using)
+        worker = Worker(
+            using=using,
+            concurrency=options["concurrency"],
+            until_empty=options["until_empty"],
+            release_stale=options["release_stale"],
+        )
+        self.stdout.write(
+            f"postroom_worker {worker.name}: {database_label(using)}, mailer {worker.mailer}, "
+            f"{worker.concurrency} at once. SIGTERM stops it."
+        )
+        try:
+            with stop_on_signals(worker):
+                worker.run()
+        except DatabaseError as error:
+            raise CommandError(f"The database refuses to be written: {error}") from error
+        self.stdout.write(f"postroom_worker {worker.name}: stopped, {worker.sent} attempts settled.")
+
+    def _require_tables(self, using: str) -> None:
+        try:
+            executor = MigrationExecutor(connections[using])
+        except (OperationalError, ProgrammingError) as error:
+            raise CommandError(
+                f"The database does not answer ({error}). Is DATABASES[{using!r}] right?"
+            ) from error
+        if executor.migration_plan(executor.loader.graph.leaf_nodes("postroom")):
+            raise CommandError(
+                "The tables of postroom are missing or old. Run: python manage.py migrate postroom"
+            )

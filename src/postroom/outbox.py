@@ -1,0 +1,626 @@
+"""
+THE state machine of an e-mail. Nothing else writes a state.
+
+::
+
+    enqueue --> PENDING --claim--> SENDING --accept--> ACCEPTED       (then reports)
+                 ^ ^ ^              | | | '--doubt---> UNCERTAIN --note--> ACCEPTED
+                 | | '--reschedule--' | '----fail----> FAILED
+                 | '------rescue------'                  |
+                 '------------retry by a person----------'
+                PENDING --cancel--> CANCELLED <--withdraw-- SENDING
+
+Each verb takes a list, changes its rows by one guarded statement, writes their events by one
+INSERT, in one transaction, and returns what it lost: the results whose claim somebody else holds.
+
+Three rules stand above the arrows. **Fence**: a refusal is written only while its claim holds.
+**Evidence wins**: an acceptance is always written, and a row that a report has proved is closed
+as accepted whatever the attempt says. **Doubt is not refusal**: while ``uncertain_since`` is set
+the key stays the same and neither FAILED nor CANCELLED can be reached.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import IntegrityError, router, transaction
+from django.db.models import Case, Exists, F, OuterRef, Q, Value, When
+from django.db.models.functions import Coalesce
+from django.utils import timezone
+from django.utils.translation import get_language
+
+from postroom import doorbell, signals
+from postroom.conf import config
+from postroom.exceptions import NotAllowed
+from postroom.failures import backoff
+from postroom.ledger import UNANSWERED, Result, doubts_of, facts_of, record, record_results, weigh
+from postroom.models import (
+    EVIDENCE,
+    SETTLED,
+    DeliveryEvent,
+    EventType,
+    Lane,
+    OnUncertain,
+    OutboundEmail,
+    OutboundEmailQuerySet,
+    State,
+)
+from postroom.statements import claim_rows, clock, columns, update_returning
+
+KEY_WINDOW = timedelta(minutes=25)
+"""How long after its first use a key may be used again. Brevo forgets keys after 30 min (docs, 2026-11)."""
+
+KEY_MARGIN = timedelta(minutes=1)
+"""A repeat is planned at least this long before the window closes."""
+
+REPEAT_WITHOUT_KEY = timedelta(minutes=10)
+"""Wait before the one repeat of an e-mail whose second copy does no harm."""
+
+SUSPECT_LOSSES, POISON_LOSSES = 2, 3
+"""An e-mail that lost this many workers is claimed alone, and is given up."""
+
+
+# --- beginnings ---------------------------------------------------------------------------------
+
+
+def enqueue(
+    kind: str,
+    args: Mapping[str, Any] | None = None,
+    *,
+    lane: Lane | str = Lane.NORMAL,
+    expires_in: timedelta | None = None,
+    expires_at: datetime | None = None,
+    due_at: datetime | None = None,
+    on_uncertain: OnUncertain | str = OnUncertain.HOLD,
+    resend_of: OutboundEmail | None = None,
+    using: str | None = None,
+) -> OutboundEmail:
+    """
+    Promise one e-mail: a single INSERT in the caller's transaction.
+
+    Rolled back, nothing is left of it; committed, it is sent or its history says why not.
+    *using* defaults to where the router writes ``OutboundEmail``. No network is touched.
+    """
+    using = using or router.db_for_write(OutboundEmail)
+    now = timezone.now()
+    life = expires_in or timedelta(seconds=config().EXPIRES_AFTER_SECONDS)
+    email = OutboundEmail(
+        kind=kind,
+        args=dict(args or {}),
+        lane=Lane[lane.upper()] if isinstance(lane, str) else lane,
+        on_uncertain=OnUncertain(on_uncertain),
+        language=get_language() or "",
+        time_zone=timezone.get_current_timezone_name(),
+        created_at=now,
+        due_at=due_at or clock(using),
+        expires_at=expires_at or now + life,
+        resend_of=resend_of,
+    )
+    email.save(using=using, force_insert=True)
+    email.due_at = due_at or now
+    transaction.on_commit(lambda: doorbell.ring(using), using=using, robust=True)
+    return email
+
+
+def claim(
+    limit: int,
+    *,
+    worker: str,
+    mailer: str,
+    keyed: bool,
+    urgent_only: bool = False,
+    alone: bool = False,
+    release_stale: bool = False,
+    only: int | None = None,
+    using: str | None = None,
+) -> list[OutboundEmail]:
+    """
+    Take up to *limit* due e-mails for *worker*, most urgent and oldest first.
+
+    Sets owner, fencing token, lease and attempt + 1; with *keyed* the first use of the
+    idempotency key. No other claim gets the same rows while the lease lives. *alone* takes only
+    those that have lost a worker twice. An e-mail in doubt is given to the mailer that had it only.
+    """
+    using = using or router.db_for_write(OutboundEmail)
+    now = clock(using)
+    if only is None:
+        due = _due(now, urgent_only=urgent_only, alone=alone, release_stale=release_stale, using=using)
+    else:
+        due = OutboundEmail.objects.using(using).filter(pk=only, state=State.PENDING)
+    # Of another mailer only what has expired: that is settled without being sent.
+    ours = Q(uncertain_since__isnull=True) | Q(mailer=mailer) | Q(expires_at__lte=now)
+    due = due.filter(ours).order_by("lane", "due_at")
+    in_doubt = Q(uncertain_since__isnull=False)
+    taken: dict[str, Any] = {
+        "state": State.SENDING,
+        "claim_id": uuid.uuid4(),
+        "worker": worker,
+        "mailer": Case(When(in_doubt, then=F("mailer")), default=Value(mailer)),
+        "lease_expires_at": now + timedelta(seconds=config().LEASE_SECONDS),
+        "attempt": F("attempt") + 1,
+        "key_used_at": Case(
+            When(in_doubt, then=F("key_used_at")), default=Coalesce(F("key_used_at"), now) if keyed else None
+        ),
+    }
+    with transaction.atomic(using=using):
+        emails = claim_rows(due[:limit], taken)
+        record([DeliveryEvent(type=EventType.CLAIMED, **facts_of(email)) for email in emails], emails, using)
+    return sorted(emails, key=lambda email: (email.lane, email.due_at))
+
+
+def _due(
+    now: Any, *, urgent_only: bool, alone: bool, release_stale: bool, using: str
+) -> OutboundEmailQuerySet:
+    due = OutboundEmail.objects.using(using).due(now)
+    due = due.filter(losses__gte=SUSPECT_LOSSES) if alone else due.filter(losses__lt=SUSPECT_LOSSES)
+    if urgent_only:
+        due = due.filter(lane=Lane.URGENT)
+    if not release_stale:
+        # What has been due for hours is most likely a restored backup and long sent.
+        stale_before = now - timedelta(seconds=config().STALE_AFTER_SECONDS)
+        due = due.filter(Q(due_at__gt=stale_before) | Q(expires_at__lte=now))
+    return due
+
+
+def renew(emails: Sequence[OutboundEmail], *, using: str) -> set[int]:
+    """Prolong the leases of *emails* that are still claimed as they say; return their primary keys."""
+    if not emails:
+        return set()
+    held = OutboundEmail.objects.using(using).filter(_fence(emails))
+    lease = clock(using) + timedelta(seconds=config().LEASE_SECONDS)
+    return update_returning(held, {"lease_expires_at": lease})
+
+
+# --- ends of a claim ----------------------------------------------------------------------------
+
+
+def accept(results: Sequence[Result], *, using: str | None = None) -> list[Result]:
+    """
+    Write that the provider took these e-mails, whoever holds their claims now.
+
+    Evidence wins: a late acceptance replaces any other state, and reports that came before it
+    are adopted by their message id. Lost are only rows that no longer exist.
+    """
+    if not results:
+        return []
+    using = using or router.db_for_write(OutboundEmail)
+    now = timezone.now()
+    rows = {
+        result.email.pk: {
+            "message_id": result.message_id[:255],
+            "recipient": result.recipient[:254],
+            "recipient_count": result.recipient_count,
+        }
+        for result in results
+    }
+    values = _settled(State.ACCEPTED, now) | {
+        "accepted_at": Coalesce(F("accepted_at"), now),
+        "uncertain_since": None,
+        "reason": "",
+        "message_id": _ids(results),
+        **columns(("recipient", "recipient_count"), rows, using),
+    }
+    with transaction.atomic(using=using):
+        changed = update_returning(OutboundEmail.objects.using(using).filter(pk__in=list(rows)), values)
+        for result in results:
+            _mirror(
+                result.email,
+                State.ACCEPTED,
+                now,
+                accepted_at=now,
+                uncertain_since=None,
+                **rows[result.email.pk],
+            )
+        record_results(results, changed, EventType.ACCEPTED, using)
+    _adopt_reports(
+        {r.message_id: r.email.pk for r in results if r.message_id and r.email.pk in changed}, using
+    )
+    return [result for result in results if result.email.pk not in changed]
+
+
+def _ids(results: Sequence[Result]) -> Case:
+    """The providers' ids. An acceptance that names none must not wipe the id that reports will name."""
+    named = [result for result in results if result.message_id]
+    whens = [When(pk=result.email.pk, then=Value(result.message_id[:255])) for result in named]
+    return Case(*whens, default=F("message_id"))
+
+
+def reschedule(results: Sequence[Result], *, using: str | None = None) -> list[Result]:
+    """
+    Write that these attempts were refused for now: PENDING again after ``wait``, with a new key.
+
+    The key stays the same where an earlier attempt is still in doubt.
+    """
+    now = timezone.now()
+    rows = {}
+    for result in results:
+        email = result.email
+        in_doubt = email.uncertain_since is not None
+        rows[email.pk] = {
+            "due_at": min(now + (result.wait or timedelta()), max(email.expires_at, now)),
+            "strikes": email.strikes + int(result.verdict is not None and result.verdict.strike),
+            "epoch": email.epoch if in_doubt else email.epoch + 1,
+            "key_used_at": email.key_used_at if in_doubt else None,
+            "reason": result.verdict.failure if result.verdict else "",
+        }
+    return _settle(results, EventType.RESCHEDULED, State.PENDING, now, rows, using)
+
+
+def fail(results: Sequence[Result], *, using: str | None = None) -> list[Result]:
+    """Write that these e-mails were certainly not accepted and are given up; in doubt: UNCERTAIN."""
+    return _close(results, EventType.FAILED, State.FAILED, using)
+
+
+def withdraw(results: Sequence[Result], *, using: str | None = None) -> list[Result]:
+    """Write that these e-mails are not sent on purpose, for ``reason``; in doubt: UNCERTAIN."""
+    return _close(results, EventType.WITHDRAWN, State.CANCELLED, using)
+
+
+def doubt(results: Sequence[Result], *, using: str | None = None) -> list[Result]:
+    """
+    Write that these attempts ended without an answer.
+
+    PENDING where a safe repeat is left (same key inside its window; once after ten minutes where
+    a second copy does no harm), else UNCERTAIN until a report, a used link or a person knows more.
+    """
+    now = timezone.now()
+    plans = {result.email.pk: _repeat_at(result.email, result.email.losses, now) for result in results}
+    again = [result for result in results if plans[result.email.pk]]
+    held = [result for result in results if not plans[result.email.pk]]
+    lost = _settle(again, EventType.DOUBTED, State.PENDING, now, _in_doubt(again, plans, now), using)
+    return lost + _settle(held, EventType.DOUBTED, State.UNCERTAIN, now, _in_doubt(held, plans, now), using)
+
+
+def rescue(*, worker: str, limit: int = 100, using: str | None = None) -> list[OutboundEmail]:
+    """
+    Take back e-mails whose worker let the lease run out, and return them as they are now.
+
+    A row that a report has proved is closed as accepted, not sent again. Every other one is in
+    doubt: its worker may have died one instruction after the provider took it.
+    """
+    using = using or router.db_for_write(OutboundEmail)
+    now = timezone.now()
+    with transaction.atomic(using=using):
+        abandoned = OutboundEmail.objects.using(using).abandoned(clock(using)).order_by("lease_expires_at")
+        emails = claim_rows(abandoned[:limit], {"losses": F("losses") + 1})
+        for email in emails:
+            _settle_rescued(email, now, using)
+        events = [
+            DeliveryEvent(type=EventType.RESCUED, detail=f"taken back by {worker}", **facts_of(email))
+            for email in emails
+        ]
+        record(events, emails, using)
+    if emails:
+        doorbell.ring(using)
+    return emails
+
+
+def _settle_rescued(email: OutboundEmail, now: datetime, using: str) -> None:
+    if email.report_rank:
+        _mirror(
+            email, State.ACCEPTED, now, accepted_at=email.reported_at or now, uncertain_since=None, reason=""
+        )
+    elif repeat_at := _repeat_at(email, email.losses, now):
+        # The lease has run out already: whoever waits has waited long enough.
+        due_at = now if email.key_used_at else repeat_at
+        since = email.uncertain_since or now
+        _mirror(email, State.PENDING, now, due_at=due_at, uncertain_since=since, strikes=email.strikes + 1)
+    else:
+        since = email.uncertain_since or now
+        _mirror(
+            email,
+            State.UNCERTAIN,
+            now,
+            uncertain_since=since,
+            reason="worker_lost",
+            strikes=email.strikes + 1,
+        )
+    email.save(using=using)
+
+
+def _repeat_at(email: OutboundEmail, losses: int, now: datetime) -> datetime | None:
+    """Return when an attempt that ended in doubt may be repeated safely; None: never."""
+    if losses >= POISON_LOSSES or email.strikes + 1 >= config().MAX_STRIKES or email.is_expired(now):
+        return None
+    if email.key_used_at:
+        latest = email.key_used_at + KEY_WINDOW - KEY_MARGIN
+        return min(now + backoff(email.strikes + 1), latest) if now < latest else None
+    if email.on_uncertain == OnUncertain.REPEAT and email.uncertain_since is None:
+        return now + REPEAT_WITHOUT_KEY
+    return None
+
+
+def key_has_expired(email: OutboundEmail) -> bool:
+    """Whether a repeat of an attempt in doubt would no longer be recognised by the provider."""
+    if email.uncertain_since is None or email.key_used_at is None:
+        return False
+    return timezone.now() > email.key_used_at + KEY_WINDOW
+
+
+# --- by hand ------------------------------------------------------------------------------------
+
+
+def cancel(email: OutboundEmail, *, reason: str = "by hand", actor: str = "") -> OutboundEmail:
+    """Do not send *email*, if it is still PENDING and certainly not sent; raises NotAllowed otherwise."""
+    unanswered = DeliveryEvent.objects.filter(email=OuterRef("pk"), type__in=UNANSWERED)
+    rows = _one(email, Q(state=State.PENDING, uncertain_since__isnull=True)).filter(~Exists(unanswered))
+    values = _settled(State.CANCELLED, timezone.now()) | {"reason": reason[:64]}
+    return _by_hand(
+        rows,
+        email,
+        values,
+        EventType.CANCELLED,
+        actor,
+        "only a pending e-mail of which no attempt may have arrived can be cancelled",
+    )
+
+
+def retry(email: OutboundEmail, *, actor: str = "") -> OutboundEmail:
+    """
+    Send a FAILED, CANCELLED or UNCERTAIN e-mail after all: PENDING with a new key and a new budget.
+
+    Whoever retries an uncertain one accepts that it may arrive twice. Raises NotAllowed otherwise.
+    """
+    now = timezone.now()
+    life = email.expires_at - email.created_at
+    values = {
+        "state": State.PENDING,
+        "reason": "retried",
+        "due_at": now,
+        "settled_at": None,
+        "expires_at": max(email.expires_at, now + life) if email.is_expired(now) else email.expires_at,
+        "strikes": 0,
+        "losses": 0,
+        "epoch": F("epoch") + 1,
+        "key_used_at": None,
+        "uncertain_since": None,
+    }
+    rows = _one(email, Q(state__in=[State.FAILED, State.CANCELLED, State.UNCERTAIN]))
+    email = _by_hand(
+        rows, email, values, EventType.RETRIED, actor, "only a settled, not accepted one can be retried"
+    )
+    transaction.on_commit(lambda: doorbell.ring(rows.db), using=rows.db, robust=True)
+    return email
+
+
+def resend(email: OutboundEmail, *, actor: str = "") -> OutboundEmail:
+    """Enqueue a new e-mail of the same kind and arguments that names *email* as the one it repeats."""
+    using = email._state.db or router.db_for_write(OutboundEmail)
+    with transaction.atomic(using=using):
+        again = enqueue(
+            email.kind,
+            email.args,
+            lane=Lane(email.lane),
+            expires_in=email.expires_at - email.created_at,
+            on_uncertain=OnUncertain(email.on_uncertain),
+            resend_of=email,
+            using=using,
+        )
+        OutboundEmail.objects.using(using).filter(pk=again.pk).update(
+            language=email.language, time_zone=email.time_zone
+        )
+        again.refresh_from_db()
+    signals.logger.info("resent email=%s as=%s by=%r", email.uuid, again.uuid, actor)
+    return again
+
+
+# --- reports ------------------------------------------------------------------------------------
+
+
+def note(
+    email: OutboundEmail | None,
+    type: EventType | str,  # noqa: A002 - the word of the event
+    *,
+    occurred_at: datetime | None = None,
+    recipient: str = "",
+    message_id: str = "",
+    detail: str = "",
+    dedupe_key: str | None = None,
+    mailer: str = "",
+    using: str | None = None,
+) -> bool:
+    """
+    Write down what a provider, or a used link, says about an e-mail. Safe in any order, and twice.
+
+    Without *email* the row is looked up by *message_id*; a report nobody can place is kept and
+    adopted when the acceptance brings that id. Returns False for a report known already.
+    Proof that the provider had it settles any row, but one that a worker has in hand, as ACCEPTED.
+    """
+    using = using or (email and email._state.db) or router.db_for_write(OutboundEmail)
+    if email is None and message_id:
+        email = _by_message_id(message_id, using)
+    event = DeliveryEvent(
+        email=email,
+        type=EventType(type),
+        occurred_at=occurred_at or timezone.now(),
+        recipient=recipient[:254],
+        message_id=message_id[:255],
+        detail=detail[:2000],
+        dedupe_key=dedupe_key,
+        mailer=mailer,
+        attempt=email.attempt if email else 0,
+    )
+    try:
+        with transaction.atomic(using=using):
+            # The INSERT first: on SQLite it takes the write lock before anything is read.
+            event.save(using=using, force_insert=True)
+            if email is not None:
+                email = _weigh(email.pk, using)
+                event.state, event.attempt = email.state, email.attempt
+                event.save(using=using, update_fields=["state", "attempt"])
+                signals.announce([(email, event)], using)
+            elif message_id:
+                transaction.on_commit(lambda: _adopt_late(message_id, using), using=using, robust=True)
+    except IntegrityError:
+        if dedupe_key and DeliveryEvent.objects.using(using).filter(dedupe_key=dedupe_key).exists():
+            return False
+        raise
+    return True
+
+
+def _by_message_id(message_id: str, using: str) -> OutboundEmail | None:
+    """Find the e-mail by its id, or by that of an earlier acceptance: a repeat may have got another one."""
+    rows = OutboundEmail.objects.using(using)
+    accepted = Q(events__message_id=message_id, events__type=EventType.ACCEPTED)
+    return rows.filter(message_id=message_id).first() or rows.filter(accepted).first()
+
+
+def _weigh(pk: int, using: str) -> OutboundEmail:
+    """Read all reports about one e-mail under its lock and write what they prove together."""
+    email = OutboundEmail.objects.using(using).select_for_update(no_key=True).get(pk=pk)
+    # What was said before the first attempt was about another e-mail. Adopted reports have no state.
+    counts = Q(attempt__gt=0) | Q(state="")
+    reports = email.events.using(using).filter(counts, type__in=list(EVIDENCE)) if email.attempt else []
+    strongest = weigh(reports, email.recipient_count)
+    if strongest is None:
+        return email
+    email.report, email.report_rank = strongest.type, EVIDENCE[strongest.type]
+    email.reported_at = strongest.occurred_at
+    if email.state not in (State.ACCEPTED, State.SENDING):
+        now = timezone.now()
+        _mirror(email, State.ACCEPTED, now, accepted_at=now, uncertain_since=None, reason="")
+    email.save(using=using)
+    return email
+
+
+def _adopt_reports(by_id: Mapping[str, int], using: str) -> None:
+    """
+    Give reports that nobody could place to the e-mails (by primary key) whose message ids they name.
+
+    Both sides look after they have committed, the acceptance here and the report in ``note``:
+    so when the two happen at once, at least one of them sees the other.
+    """
+    waiting = DeliveryEvent.objects.using(using).filter(email__isnull=True, message_id__in=list(by_id))
+    for message_id in set(waiting.values_list("message_id", flat=True)):
+        with transaction.atomic(using=using):
+            waiting.filter(message_id=message_id).update(email_id=by_id[message_id])
+            _weigh(by_id[message_id], using)
+
+
+def _adopt_late(message_id: str, using: str) -> None:
+    if email := _by_message_id(message_id, using):
+        _adopt_reports({message_id: email.pk}, using)
+
+
+# --- how the arrows are written -----------------------------------------------------------------
+
+
+def _fence(emails: Iterable[OutboundEmail]) -> Q:
+    """The guard of every end of a claim: still SENDING, and under the very claim of this attempt."""
+    claims: dict[Any, list[int]] = {}
+    for email in emails:
+        claims.setdefault(email.claim_id, []).append(email.pk)
+    held = Q(pk__in=[])
+    for claim_id, pks in claims.items():
+        held |= Q(pk__in=pks, claim_id=claim_id)
+    return Q(state=State.SENDING) & held
+
+
+def _settle(
+    results: Sequence[Result],
+    type_: EventType,
+    state: State,
+    now: datetime,
+    rows: Mapping[int, Mapping[str, Any]],
+    using: str | None,
+) -> list[Result]:
+    """Write one end of a claim for *results*, with the values in *rows*; proved rows are accepted instead."""
+    if not results:
+        return []
+    using = using or router.db_for_write(OutboundEmail)
+    held = OutboundEmail.objects.using(using).filter(_fence(result.email for result in results))
+    names = next(iter(rows.values())).keys()
+    with transaction.atomic(using=using):
+        changed = update_returning(
+            held.filter(report_rank=0), _settled(state, now) | columns(names, rows, using)
+        )
+        # Proved while in hand: the report beats whatever this attempt has to say. The proved come second,
+        # so that a report which comes in between is seen by one of the two.
+        proved = update_returning(
+            held.filter(report_rank__gt=0),
+            _settled(State.ACCEPTED, now) | {"accepted_at": now, "uncertain_since": None, "reason": ""},
+        )
+        for result in results:
+            if result.email.pk in proved:
+                _mirror(result.email, State.ACCEPTED, now, accepted_at=now, uncertain_since=None)
+            elif result.email.pk in changed:
+                _mirror(result.email, state, now, **rows[result.email.pk])
+        record_results(results, proved, EventType.ACCEPTED, using)
+        record_results(results, changed, type_, using)
+    return [result for result in results if result.email.pk not in proved | changed]
+
+
+def _close(results: Sequence[Result], type_: EventType, state: State, using: str | None) -> list[Result]:
+    now = timezone.now()
+    since = doubts_of([result.email for result in results], using)
+    rows = {
+        result.email.pk: {
+            "reason": (result.reason or (result.verdict.failure if result.verdict else ""))[:64],
+            "strikes": result.email.strikes + int(result.verdict is not None and result.verdict.strike),
+            "uncertain_since": since.get(result.email.pk),
+        }
+        for result in results
+    }
+    sure = [result for result in results if result.email.pk not in since]
+    unsure = [result for result in results if result.email.pk in since]
+    lost = _settle(sure, type_, state, now, rows, using)
+    return lost + _settle(unsure, EventType.DOUBTED, State.UNCERTAIN, now, rows, using)
+
+
+def _in_doubt(
+    results: Sequence[Result], plans: Mapping[int, datetime | None], now: datetime
+) -> dict[int, dict[str, Any]]:
+    return {
+        result.email.pk: {
+            "uncertain_since": result.email.uncertain_since or now,
+            "strikes": result.email.strikes + int(result.verdict is None or result.verdict.strike),
+            "due_at": min(plans[result.email.pk] or result.email.due_at, max(result.email.expires_at, now)),
+            "reason": result.verdict.failure if result.verdict else "",
+        }
+        for result in results
+    }
+
+
+def _settled(state: State, now: datetime) -> dict[str, Any]:
+    """The columns that every end of a claim sets."""
+    return {
+        "state": state,
+        "claim_id": None,
+        "lease_expires_at": None,
+        "settled_at": now if state in SETTLED else None,
+    }
+
+
+def _mirror(email: OutboundEmail, state: State, now: datetime, **values: Any) -> None:
+    """Let the row in memory say what the row in the table says now."""
+    for name, value in (_settled(state, now) | values).items():
+        setattr(email, name, value)
+
+
+def _one(email: OutboundEmail, guard: Q) -> OutboundEmailQuerySet:
+    using = email._state.db or router.db_for_write(OutboundEmail)
+    return OutboundEmail.objects.using(using).filter(guard, pk=email.pk)
+
+
+def _by_hand(
+    rows: OutboundEmailQuerySet,
+    email: OutboundEmail,
+    values: Mapping[str, Any],
+    type_: EventType,
+    actor: str,
+    otherwise: str,
+) -> OutboundEmail:
+    with transaction.atomic(using=rows.db):
+        if not update_returning(rows, values):
+            email.refresh_from_db(using=rows.db)
+            raise NotAllowed(f"E-mail {email.short_id} is {email.state}: {otherwise}.")
+        email.refresh_from_db(using=rows.db)
+        record(
+            [DeliveryEvent(type=type_, actor=actor[:150], detail=email.reason, **facts_of(email))],
+            [email],
+            rows.db,
+        )
+    return email
