@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from postroom.outbox import cancel, enqueue, note, resend, retry
     from postroom.status import Status, describe, receipt, status_url
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "Composer": "composing",

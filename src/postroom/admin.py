@@ -1,29 +1,37 @@
 """
-The three tables in Django's admin, to be read only: every change of state is a verb of ``outbox.py``.
+The tables in Django's admin, to be read only, and the switch.
+
+Every change of state is a verb of ``byhand.py``, offered as an action on the list; to pause is to add
+the one row of ``Pause``, and to delete it is to resume.
 """
 
 from __future__ import annotations
 
-import uuid
 from typing import TYPE_CHECKING, Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from postroom import ops, outbox
+from postroom.admin_verbs import ByHand
+from postroom.brakes import MAY_SWITCH
 from postroom.failures import redact
-from postroom.models import DeliveryEvent, OutboundEmail, WorkerHeartbeat
+from postroom.models import DeliveryEvent, OutboundEmail, Pause, WorkerHeartbeat
 from postroom.ops.questions import database
-from postroom.ops.words import masked, shown_args
+from postroom.ops.search import id_begins_with
+from postroom.ops.words import masked, number, person, shown_args
 
 if TYPE_CHECKING:
     _EmailAdmin = admin.ModelAdmin[OutboundEmail]
     _EventAdmin = admin.ModelAdmin[DeliveryEvent]
     _WorkerAdmin = admin.ModelAdmin[WorkerHeartbeat]
+    _PauseAdmin = admin.ModelAdmin[Pause]
     _EventInline = admin.TabularInline[DeliveryEvent, OutboundEmail]
 else:
-    _EmailAdmin = _EventAdmin = _WorkerAdmin = admin.ModelAdmin
+    _EmailAdmin = _EventAdmin = _WorkerAdmin = _PauseAdmin = admin.ModelAdmin
     _EventInline = admin.TabularInline
 
 
@@ -64,7 +72,7 @@ class EventInline(ReadOnly, _EventInline):
 
 
 @admin.register(OutboundEmail)
-class OutboundEmailAdmin(ReadOnly, _EmailAdmin):
+class OutboundEmailAdmin(ByHand, ReadOnly, _EmailAdmin):
     """The outbox. Addresses are masked, and nothing is shown that could be a link or a secret."""
 
     list_display = (
@@ -128,15 +136,14 @@ class OutboundEmailAdmin(ReadOnly, _EmailAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[OutboundEmail], search_term: str
     ) -> tuple[QuerySet[OutboundEmail], bool]:
-        """Find by the beginning of the id: a range of its unique index, on every database."""
+        """Find by the beginning of the id."""
         digits = search_term.strip().replace("-", "").lower()
         if not digits:
             return queryset, False
         try:
-            first, last = uuid.UUID(digits.ljust(32, "0")), uuid.UUID(digits.ljust(32, "f"))
+            return queryset.filter(id_begins_with(digits, queryset.db)), False
         except ValueError:
             return queryset.none(), False
-        return queryset.filter(uuid__range=(first, last)), False
 
 
 @admin.register(DeliveryEvent)
@@ -190,3 +197,51 @@ class WorkerHeartbeatAdmin(ReadOnly, _WorkerAdmin):
         "stopped_at",
     )
     ordering = ("-seen_at",)
+
+
+@admin.register(Pause)
+class PauseAdmin(ReadOnly, _PauseAdmin):
+    """The switch: add a pause with its reason to stop all sending, delete it to let it go on."""
+
+    list_display = ("paused_at", "who", "why")
+    delete_confirmation_template = "postroom/admin/resume.html"
+    actions = None
+
+    @admin.display(description=_("by"))
+    def who(self, pause: Pause) -> str:
+        return person(pause.actor)
+
+    @admin.display(description=_("reason"))
+    def why(self, pause: Pause) -> str:
+        return redact(pause.reason, limit=200) or "-"
+
+    def get_fields(self, request: HttpRequest, obj: Pause | None = None) -> tuple[str, ...]:
+        return ("paused_at", "who", "why") if obj else ("reason",)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Pause | None = None) -> tuple[str, ...]:
+        return ("paused_at", "who", "why") if obj else ()
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return request.user.has_perm(MAY_SWITCH) and outbox.paused() is None
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return request.user.has_perm(MAY_SWITCH)
+
+    def save_model(self, request: HttpRequest, obj: Pause, form: Any, change: bool) -> None:
+        """Pause; whoever was first by a moment stays written, and the second one reads so."""
+        reason = redact(obj.reason.strip(), limit=200)
+        paused = outbox.pause(actor=request.user.get_username(), reason=reason)
+        obj.pk, obj.paused_at, obj.actor, obj.reason = (
+            paused.pk,
+            paused.paused_at,
+            paused.actor,
+            paused.reason,
+        )
+        messages.warning(
+            request, gettext("Sending is paused by {who}: nothing goes out.").format(who=person(obj.actor))
+        )
+
+    def delete_model(self, request: HttpRequest, obj: Pause) -> None:
+        outbox.resume(actor=request.user.get_username())
+        text = gettext("Sending goes on; {n} due now.").format(n=number(ops.depth()))
+        messages.success(request, text)

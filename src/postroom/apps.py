@@ -31,8 +31,8 @@ class PostroomConfig(AppConfig):
 def _deliver_in_development(**_: object) -> None:
     """This process answers requests: if nobody else delivers, it does, once something was enqueued."""
     doorbell = import_module("postroom.doorbell")
-    worker = import_module("postroom.worker")
-    doorbell.on_ring.append(worker.deliver_while_nobody_does)
+    embedded = import_module("postroom.embedded")
+    doorbell.on_ring.append(embedded.deliver_while_nobody_does)
     request_started.disconnect(dispatch_uid="postroom.development")
 
 

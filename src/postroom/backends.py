@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from email import message_from_bytes, policy
 from email.message import Message, MIMEPart
@@ -22,6 +22,7 @@ from django.core.mail.backends.base import BaseEmailBackend
 
 from postroom import outbox
 from postroom.composing import composer
+from postroom.exceptions import TextNotStorable
 
 KIND = "postroom.message"
 
@@ -51,7 +52,8 @@ class OutboxEmailBackend(BaseEmailBackend):
 
     A message may carry ``message.postroom = {"kind": …, "lane": …, "expires_in": …}``; afterwards
     it carries ``message.postroom_email``, its row. A malformed message raises here, as it would
-    when it is sent.
+    when it is sent; one with a NUL in a text raises TextNotStorable. Either way nothing was written,
+    and the caller's transaction is as it was.
     """
 
     def send_messages(self, email_messages: Sequence[EmailMessage]) -> int:
@@ -67,6 +69,7 @@ class OutboxEmailBackend(BaseEmailBackend):
         wishes: Mapping[str, Any] = getattr(message, "postroom", None) or {}
         expires_in: timedelta | None = wishes.get("expires_in")
         args = {"message": fields_of(message)}
+        _refuse_unstorable(args["message"])
         if "kind" in wishes:
             args["message"]["label"] = str(wishes["kind"])
         message.postroom_email = outbox.enqueue(  # type: ignore[attr-defined]
@@ -115,6 +118,38 @@ def fields_of(message: EmailMessage) -> dict[str, Any]:
         "attachments": [_stored(attachment) for attachment in message.attachments],
         "anymail": dict(_anymail(message)),
     }
+
+
+def _refuse_unstorable(fields: Mapping[str, Any]) -> None:
+    """
+    Raise TextNotStorable before PostgreSQL refuses the row, and with it the caller's whole transaction.
+
+    On every database, or a message would be accepted in development and not in production.
+    """
+    for name, value in {**fields, **fields["anymail"], "anymail": ()}.items():
+        for text in _texts(value):
+            if "\0" in text:
+                what = "a NUL character (\\x00)"
+            elif not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+                what = "half of a surrogate pair, which is no character"
+            else:
+                continue
+            raise TextNotStorable(
+                f"The {name!r} of this e-mail holds {what}, so it can be neither stored nor sent. Remove it from "
+                "the text; data that is not text goes as an attachment of bytes."
+            )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _texts(key)
+            yield from _texts(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _texts(inner)
 
 
 def _text(content: Any) -> str:

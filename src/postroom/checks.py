@@ -8,8 +8,11 @@ None of them asks the database. Those that matter only in production run with
 from __future__ import annotations
 
 import logging
+import resource
+import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +27,8 @@ from django.urls import NoReverseMatch, reverse
 from django.utils.log import AdminEmailHandler
 from django.utils.module_loading import import_string
 
-from postroom import mailers
+from postroom import mailers, senders
+from postroom.carrier import SPARE_DESCRIPTORS
 from postroom.conf import DOORBELLS, config
 from postroom.exceptions import SettingsError
 from postroom.models import OutboundEmail
@@ -112,11 +116,9 @@ def check_doorbell(**_: Any) -> list[CheckMessage]:
     """E005: the doorbell does not exist."""
     bell = config().DOORBELL if _settings_are_well() else ""
     hint = 'Remove POSTROOM["DOORBELL"] (the right one is taken), or say "none", "notify" or a dotted path.'
-    if bell == "celery":
-        text = "The doorbell 'celery' does not exist in this version of postroom."
-        return [
-            Error(text, hint=hint + " Mail is sent by: python manage.py postroom_worker", id="postroom.E005")
-        ]
+    if bell == "celery" and find_spec("celery") is None:
+        text = "The doorbell 'celery' needs Celery, and that is not installed."
+        return [Error(text, hint='pip install "django-postroom[celery]"', id="postroom.E005")]
     if not bell or bell in DOORBELLS:
         return []
     if "." not in bell:
@@ -127,6 +129,86 @@ def check_doorbell(**_: Any) -> list[CheckMessage]:
     return [
         Error(f"The doorbell {bell!r} is not a function that can be imported.", hint=hint, id="postroom.E005")
     ]
+
+
+@register()
+def check_celery(**_: Any) -> list[CheckMessage]:
+    """E008: the broker's URL cannot be used. W010: a result backend is set, and nothing reads results."""
+    if not _settings_are_well() or config().DOORBELL != "celery" or find_spec("celery") is None:
+        return []
+    from postroom import tasks
+
+    found: list[CheckMessage] = []
+    if trouble := tasks.broker_trouble():
+        found.append(
+            Error(
+                f"Celery's broker cannot be used: {trouble}",
+                hint='CELERY_BROKER_URL = "redis://host:6379/0" or "amqp://user:password@host:5672//" (in a user or '
+                "password / : @ ? and # are written %2F %3A %40 %3F and %23), in the app that "
+                "<project>/__init__.py imports.",
+                id="postroom.E008",
+            )
+        )
+    if tasks.has_result_backend():
+        found.append(
+            Caution(
+                "A result backend is set for Celery. postroom writes no results and reads none; your own tasks "
+                "wait for it whenever it is away (19 s each with Celery's defaults).",
+                hint="Remove CELERY_RESULT_BACKEND, or set CELERY_TASK_IGNORE_RESULT = True.",
+                id="postroom.W010",
+            )
+        )
+    return found
+
+
+@register()
+def check_concurrency(**_: Any) -> list[CheckMessage]:
+    """W011: more sends at once than open files. W012: a mailer that may wait for ever. W013: or than threads."""
+    if not _settings_are_well():
+        return []
+    found: list[CheckMessage] = []
+    wanted, (_soft, hard) = config().CONCURRENCY, resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and wanted + SPARE_DESCRIPTORS > hard:
+        found.append(
+            Caution(
+                f"CONCURRENCY is {wanted}, each send is an open file, and this process may open {hard}.",
+                hint=f'POSTROOM["CONCURRENCY"] = {max(hard - SPARE_DESCRIPTORS, 1)}, or LimitNOFILE={wanted * 2} in the unit.',
+                id="postroom.W011",
+            )
+        )
+    found += [
+        Caution(
+            f"The mailer {alias!r} has no time-out: a provider that never answers keeps its thread for ever.",
+            hint=f'OPTIONS of {alias!r}: "timeout": {config().SEND_TIMEOUT_SECONDS:g}, or no "timeout" at all.',
+            id="postroom.W012",
+        )
+        for alias in _send_with()
+        if _waits_for_ever(alias)
+    ]
+    for backend_class in filter(None, map(_backend_class, _send_with())):
+        if trouble := senders.too_many(backend_class, wanted):
+            hint = f'POSTROOM["CONCURRENCY"]: {senders.fewer(backend_class)}'
+            found.append(Caution(trouble, hint=hint, id="postroom.W013"))
+    return found
+
+
+def _backend_class(alias: str) -> type | None:
+    """Return the class that talks to the provider; None where there is none, which is E004's to say."""
+    with suppress(ImportError, ImproperlyConfigured, IndexError):
+        found = import_string(_paths(alias)[-1])
+        return found if isinstance(found, type) else None
+    return None
+
+
+def _waits_for_ever(alias: str) -> bool:
+    """Whether the options say None, which a socket understands as no time-out; without any, ours is taken."""
+    try:
+        options = mailers.configured(alias).get("OPTIONS", {})
+    except SettingsError:
+        return False
+    while isinstance(behind := options.get("behind"), Mapping):
+        options = behind.get("OPTIONS", {})
+    return "timeout" in options and options["timeout"] is None
 
 
 @register()
@@ -192,11 +274,18 @@ def check_sqlite(**_: Any) -> list[CheckMessage]:
 
 
 def _is_wal(path: Path) -> bool:
-    """Whether the file itself says so: byte 18 of its header (sqlite.org/fileformat2.html, 2026-11)."""
+    """
+    Whether the file itself says so.
+
+    Asked by SQLite: whoever opens and closes the file past the library takes away the locks that other
+    threads of this process have on it (sqlite.org/howtocorrupt, 2.2, 2026-11).
+    """
+    if not path.is_file():
+        return False
     try:
-        with path.open("rb") as file:
-            return file.read(19)[18:] == b"\x02"
-    except OSError:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=0.5)) as own:
+            return bool(own.execute("PRAGMA journal_mode").fetchone()[0] == "wal")
+    except sqlite3.Error:
         return False
 
 

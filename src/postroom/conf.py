@@ -36,7 +36,7 @@ class Config:
     """Stand-in for Django's ``MAILERS`` where that does not exist (Django 5.2) or is not used."""
 
     DOORBELL: str = ""
-    """``"none"``, ``"notify"`` or a dotted path; empty: notify on PostgreSQL, else none."""
+    """``"none"``, ``"notify"``, ``"celery"`` or a dotted path; empty: notify on PostgreSQL, else none."""
 
     CONCURRENCY: int = 32
     """Sends in flight at once in one delivery process."""
@@ -69,7 +69,16 @@ class Config:
     """How often an idle worker looks at the table when nothing wakes it."""
 
     STALE_AFTER_SECONDS: float = 6 * 3600
-    """E-mails overdue by more than this wait for ``postroom_worker --release-stale``: a restored backup."""
+    """
+    Where nobody has delivered for so long, what is overdue by more than this waits for
+    ``postroom_worker --release-stale``: it looks like a restored backup.
+    """
+
+    RETENTION_DAYS: float = 90
+    """How long a settled e-mail and its history are kept before ``postroom_prune`` deletes them."""
+
+    CELERY_QUEUE: str = ""
+    """The Celery queue of ``drain``, and of the workers that also look at the table; empty: the default one."""
 
     ONLY_TO: str = ""
     """Regular expression; an e-mail to an address that does not match is withdrawn. For staging."""
@@ -121,7 +130,7 @@ def _check_type(key: str, value: object) -> None:
     elif key == "MAILERS":
         if not isinstance(value, Mapping):
             raise SettingsError("POSTROOM['MAILERS'] is a dictionary like Django's MAILERS.")
-    elif key in ("DOORBELL", "ONLY_TO", "SITE_URL", "SITE_NAME"):
+    elif key in ("DOORBELL", "ONLY_TO", "SITE_URL", "SITE_NAME", "CELERY_QUEUE"):
         if not isinstance(value, str):
             raise SettingsError(f"POSTROOM[{key!r}] is a string, not {value!r}.")
         _check_pattern(key, value)

@@ -34,6 +34,9 @@ from postroom.models import EventType, OutboundEmail
 logger = logging.getLogger("postroom")
 
 
+TOO_OLD = "the key of the attempt in doubt is too old to be repeated"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """A claimed e-mail with its message: all that a sending thread needs."""
@@ -46,23 +49,25 @@ class Prepared:
     begun_at: datetime
     """When its message was begun, by the clock of this process."""
 
+    is_ours: Callable[[], bool] = lambda: True
+    """Whether its claim has been ours until a moment ago, as far as this process can know."""
 
-def prepare(email: OutboundEmail) -> Prepared | Result:
+
+def prepare(email: OutboundEmail, *, is_ours: Callable[[], bool] = lambda: True) -> Prepared | Result:
     """
     Write the message of a claimed e-mail, or return why there is nothing to send.
 
-    Whatever a composer raises becomes a Result: one poisonous e-mail never leaves this function.
+    *is_ours* says whether its claim has been ours until a moment ago. Whatever a composer raises
+    becomes a Result: one poisonous e-mail never leaves this function.
     """
     begun_at = timezone.now()
-    if email.is_expired():
+    if email.is_expired(outbox.claimed_at(email)):
         return _too_late(email)
     if outbox.key_has_expired(email):
         # No longer safe: settle as it is. outbox.doubt() finds no repeat left and holds it.
-        return Result(
-            email=email, verdict=_no_answer("the key of the attempt in doubt is too old to be repeated")
-        )
+        return Result(email=email, verdict=no_answer(TOO_OLD, strike=False))
     try:
-        message = compose(email)
+        message = compose(email, mime=mailers.get(email.mailer).needs_mime)
         if _meant_for_others(message):
             return Result(email=email, reason="only_to", detail="ONLY_TO does not match a recipient")
         # Anymail hands it to the provider, whose reports bring it back. Its own class says UNSET for "none".
@@ -75,16 +80,19 @@ def prepare(email: OutboundEmail) -> Prepared | Result:
         )
     except Exception as error:  # noqa: BLE001 - a composer is the site's code and may fail in any way
         return _composer_failed(email, error)
-    message.postroom_uuid = str(email.uuid)  # type: ignore[attr-defined]
-    return Prepared(email=email, message=message, key=email.idempotency_key, begun_at=begun_at)
+    message.postroom_uuid = named["postroom"]  # type: ignore[attr-defined]
+    return Prepared(
+        email=email, message=message, key=email.idempotency_key, begun_at=begun_at, is_ours=is_ours
+    )
 
 
 def send(prepared: Prepared) -> Result:
     """Hand the message to its mailer and judge the answer. Never raises, never uses the database."""
     email, message = prepared.email, prepared.message
-    if timezone.now() - prepared.begun_at > timedelta(seconds=config().ATTEMPT_SECONDS):
+    stood_still = timezone.now() - prepared.begun_at > timedelta(seconds=config().ATTEMPT_SECONDS)
+    if stood_still or not prepared.is_ours():
         # This process was frozen: the lease is over and the e-mail has another worker, or an end, by now.
-        return Result(email=email, verdict=_not_begun("this process stood still before it could send"))
+        return Result(email=email, verdict=not_begun("this process stood still before it could send"))
     recipients = message.recipients()
     began = time.monotonic()
     verdict: Verdict | None = None
@@ -118,7 +126,7 @@ def settle(results: Iterable[Result], *, using: str | None = None) -> list[Resul
     by_verb: dict[Verb, list[Result]] = {}
     for result in results:
         # A copy: the verbs change the row in memory before the commit, and who tries again needs its claim.
-        verb, planned = _arrow(replace(result, email=copy(result.email)))
+        verb, planned = _arrow(replace(result, email=_twin(result.email)))
         by_verb.setdefault(verb, []).append(planned)
     # All or nothing, for the same reason: what was written must not be written again.
     with transaction.atomic(using=using):
@@ -137,12 +145,14 @@ def deliver_one(email: OutboundEmail, *, using: str | None = None) -> OutboundEm
     """
     Attempt *email* now, in this thread, and return it as it is afterwards.
 
-    It must be PENDING; its due date is ignored. Raises NotAllowed otherwise.
+    It must be PENDING, and sending not paused; its due date is ignored. Raises NotAllowed otherwise.
     """
     using = using or email._state.db or router.db_for_write(OutboundEmail)
     taken = _turn(using, only=email.pk)
     email.refresh_from_db(using=using)
     if not taken:
+        if outbox.paused(using):
+            raise NotAllowed("Sending is paused. To go on: python manage.py postroom_resume")
         raise NotAllowed(f"E-mail {email.short_id} is {email.state}; only a pending one can be delivered.")
     return email
 
@@ -207,6 +217,14 @@ def _arrow(result: Result) -> tuple[Verb, Result]:
     return outbox.reschedule, replace(result, wait=result.wait or wait)
 
 
+def _twin(email: OutboundEmail) -> OutboundEmail:
+    """Return a copy of the row in memory; ``copy()`` of a model takes ten times as long."""
+    twin = OutboundEmail.__new__(OutboundEmail)
+    twin.__dict__.update(email.__dict__)
+    twin._state = copy(email._state)
+    return twin
+
+
 def _too_late(email: OutboundEmail) -> Result:
     if email.reason == FailureClass.COMPOSE:
         verdict = Verdict(
@@ -227,28 +245,30 @@ def _composer_failed(email: OutboundEmail, error: Exception) -> Result:
         failures = email.events.filter(type=EventType.RESCHEDULED, error_class=FailureClass.COMPOSE).count()
     except DatabaseFailure as failed:  # the reason why the composer failed, most likely: its e-mail goes back
         connections[email._state.db or router.db_for_write(OutboundEmail)].close_if_unusable_or_obsolete()
-        return Result(email=email, verdict=_not_begun(f"the database failed: {type(failed).__name__}"))
+        return Result(email=email, verdict=not_begun(f"the database failed: {type(failed).__name__}"))
     if not failures:
         logger.error("compose failed email=%s kind=%s %s", email.uuid, email.kind, verdict.detail)
     return Result(email=email, verdict=verdict, wait=compose_backoff(failures + 1))
 
 
-def _not_begun(detail: str) -> Verdict:
+def not_begun(detail: str, *, wait: float = 1) -> Verdict:
+    """Return the verdict on an attempt that ended before anything left: again after *wait* seconds, no strike."""
     return Verdict(
         failure=FailureClass.TRANSIENT,
         fate=Fate.RESCHEDULE,
         strike=False,
-        retry_after=1,
+        retry_after=wait,
         detail=detail,
         fingerprint="",
     )
 
 
-def _no_answer(detail: str) -> Verdict:
+def no_answer(detail: str, *, strike: bool = True) -> Verdict:
+    """Return the verdict on an attempt of which nobody knows how it ended: it goes the way of doubt."""
     return Verdict(
         failure=FailureClass.UNCERTAIN,
         fate=Fate.DOUBT,
-        strike=False,
+        strike=strike,
         retry_after=None,
         detail=detail,
         fingerprint="",

@@ -21,6 +21,9 @@ from postroom.conf import config, under_test_runner
 
 logger = logging.getLogger("postroom")
 
+CELERY = "postroom.tasks.publish"
+"""Where the bell "celery" lives; a path, because this module must not need Celery."""
+
 CHANNEL = "postroom"
 """PostgreSQL channel of the bell."""
 
@@ -94,8 +97,10 @@ class _Bell:
                 self._rung |= self._owed
                 self._owed.clear()
             self._publishing = True
-            while self._rung:
-                self._publish(self._rung.pop())
+            # What rings from now on waits for the next turn: a burst must not be a connection an e-mail.
+            for using in list(self._rung):
+                self._rung.discard(using)
+                self._publish(using)
             self._publishing = False
             time.sleep(INTERVAL_SECONDS)
 
@@ -124,7 +129,7 @@ def _publisher(kind: str) -> Callable[[str], None]:
         return lambda using: None
     if kind == "notify":
         return _notify
-    publisher: Callable[[str], None] = import_string(kind)
+    publisher: Callable[[str], None] = import_string(CELERY if kind == "celery" else kind)
     return publisher
 
 

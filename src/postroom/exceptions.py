@@ -21,3 +21,7 @@ class NotAllowed(PostroomError, ValueError):
 
 class ArgumentsNotJSON(PostroomError, TypeError):
     """A composer was asked to remember an argument that JSON cannot carry."""
+
+
+class TextNotStorable(PostroomError, ValueError):
+    """A message holds a character that no database of ours could give back: NUL, or half of a surrogate pair."""

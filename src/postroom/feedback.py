@@ -4,7 +4,7 @@ What providers report later, turned into events.
 Owns the words of Brevo's reports and how a report finds its e-mail: by our metadata, which also
 names e-mails whose acceptance is not known yet, else by the provider's message id; a report that
 nobody can place is kept until an acceptance brings that id. Ordering, proof and the second copy
-of a report are the business of ``outbox.note``.
+of a report are the business of ``reports.note_all``.
 
 Anymail checks the secret and reads the payload; it is optional, and needed only when the webhook
 is called.
@@ -22,14 +22,14 @@ from typing import Any, Final
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error as DatabaseFailure
-from django.db import router, transaction
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
 from django.views import View
 from django.views.decorators.csrf import csrf_exempt
 
-from postroom import outbox
-from postroom.models import EventType, OutboundEmail
-from postroom.redaction import redact
+from postroom.models import EventType
+from postroom.redaction import redact, storable
+from postroom.reports import Report, note_all
 from postroom.signals import logger
 
 try:
@@ -65,7 +65,8 @@ Source: developers.brevo.com/docs/transactional-webhooks (2026-11).
 RETRY_AFTER_SECONDS: Final = 60
 """Told to a provider whose report we cannot store. Brevo comes back after 10 min, 1 h, 2 h, 8 h."""
 
-Report = dict[str, Any]
+Body = dict[str, Any]
+"""One report as Brevo sends it."""
 
 
 @csrf_exempt
@@ -97,8 +98,7 @@ class BrevoReports(BrevoTrackingWebhookView):  # type: ignore[misc]
             logger.warning("report_unreadable provider=Brevo error=%s", type(error).__name__)
             return HttpResponseBadRequest("This is not a report of Brevo's transactional webhook.\n")
         try:
-            for event in events:
-                record(event.esp_event)
+            note_all([understood(event.esp_event) for event in events])
         except DatabaseFailure as error:
             logger.warning("report_not_stored provider=Brevo error=%s", type(error).__name__)
             return HttpResponse(status=429, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
@@ -114,7 +114,7 @@ class BrevoReports(BrevoTrackingWebhookView):  # type: ignore[misc]
 _view = BrevoReports.as_view()
 
 
-def read(body: bytes) -> list[Report]:
+def read(body: bytes) -> list[Body]:
     """
     Return the reports in the *body* of one request: an object, or the array of a batched webhook.
 
@@ -129,26 +129,23 @@ def read(body: bytes) -> list[Report]:
     return [_put_right(report) for report in objects]
 
 
-def record(report: Report) -> bool:
-    """Write one report of Brevo's down; False where it is known already. Raises ``django.db.Error``."""
-    name = _text(report.get("event"))
+def understood(body: Body) -> Report:
+    """Return what one report of Brevo's means."""
+    name = _text(body.get("event"))
     type_ = BREVO_EVENTS.get(name, EventType.UNKNOWN)
-    reason = redact(_text(report.get("reason")))
-    message_id = _text(report.get("message-id"))
-    email = _named_email(report)
-    return outbox.note(
-        email,
-        type_,
-        occurred_at=_occurred_at(report),
-        recipient=_text(report.get("email")),
-        message_id=message_id,
+    reason = redact(_text(body.get("reason")))
+    return Report(
+        type=type_,
+        dedupe_key=dedupe_key(body),
+        uuid=_named_email(body),
+        message_id=_text(body.get("message-id")),
+        occurred_at=_occurred_at(body),
+        recipient=_text(body.get("email")),
         detail=f"{redact(name, limit=60)}: {reason}".rstrip(": ") if type_ == EventType.UNKNOWN else reason,
-        dedupe_key=dedupe_key(report),
-        mailer=email.mailer if email else "",
     )
 
 
-def dedupe_key(report: Report) -> str:
+def dedupe_key(report: Body) -> str:
     """
     Return what makes two copies of a report one: 64 hex digits.
 
@@ -162,16 +159,15 @@ def dedupe_key(report: Report) -> str:
     return hashlib.sha256(json.dumps(["brevo", *parts]).encode()).hexdigest()
 
 
-def _named_email(report: Report) -> OutboundEmail | None:
-    """Return the row that our metadata names, where it still exists."""
+def _named_email(report: Body) -> uuid.UUID | None:
+    """Return the name of the e-mail that our metadata gives."""
     try:
-        name = uuid.UUID(_text(_custom(report).get("postroom")))
+        return uuid.UUID(_text(_custom(report).get("postroom")))
     except ValueError:
         return None
-    return OutboundEmail.objects.using(router.db_for_write(OutboundEmail)).filter(uuid=name).first()
 
 
-def _custom(report: Report) -> Mapping[str, Any]:
+def _custom(report: Body) -> Mapping[str, Any]:
     """Return the metadata that Anymail sent along; another sender's may be any text."""
     try:
         custom = json.loads(report["X-Mailin-custom"])
@@ -180,7 +176,7 @@ def _custom(report: Report) -> Mapping[str, Any]:
     return custom if isinstance(custom, dict) else {}
 
 
-def _occurred_at(report: Report) -> datetime | None:
+def _occurred_at(report: Body) -> datetime | None:
     """Return when it happened, in UTC. ``date`` and ``ts`` are in the zone of the account: not used."""
     seconds = _epoch(report.get("ts_epoch")) or _epoch(report.get("ts_event"))
     return datetime.fromtimestamp(seconds, tz=UTC) if seconds else None
@@ -196,7 +192,7 @@ def _epoch(value: object) -> float | None:
     return seconds if math.isfinite(seconds) and 0 < seconds < 4e9 else None
 
 
-def _put_right(report: Report) -> Report:
+def _put_right(report: Body) -> Body:
     """Return *report* with a time in ms and metadata as Anymail expects them, or without."""
     right = {key: value for key, value in report.items() if key not in ("ts_epoch", "X-Mailin-custom")}
     right["event"] = _text(report["event"])
@@ -209,6 +205,5 @@ def _put_right(report: Report) -> Report:
 
 
 def _text(value: object) -> str:
-    """Return *value* as text that every database takes: no NUL, no half of a surrogate pair."""
-    text = "" if value is None else str(value)
-    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+    """Return *value* as text that every database takes."""
+    return "" if value is None else storable(str(value))

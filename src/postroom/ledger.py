@@ -6,17 +6,26 @@ Owns the events. Decides nothing: which arrow a result takes is written in ``out
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import router
 from django.db.models import Min
+from django.utils import timezone
 
 from postroom import signals
 from postroom.failures import Verdict
 from postroom.models import EVIDENCE, DeliveryEvent, EventType, OutboundEmail
+from postroom.statements import insert
+
+_NOTHING: dict[str, Any] = {
+    field.attname: None if field.null else field.get_default()
+    for field in DeliveryEvent._meta.concrete_fields
+    if not field.primary_key
+}
+"""An event that says nothing, in the order of its columns."""
 
 UNANSWERED = (EventType.DOUBTED, EventType.RESCUED)
 """Events of an attempt after which the provider may have the e-mail."""
@@ -46,7 +55,7 @@ class Result:
 def facts_of(email: OutboundEmail) -> dict[str, Any]:
     """What every event says about the row it belongs to."""
     return {
-        "email": email,
+        "email_id": email.pk,
         "state": email.state,
         "attempt": email.attempt,
         "worker": email.worker,
@@ -55,28 +64,42 @@ def facts_of(email: OutboundEmail) -> dict[str, Any]:
 
 
 def record_results(results: Sequence[Result], changed: set[int], type_: EventType, using: str) -> None:
+    """Write the events of those *results* whose rows were *changed*."""
     told = [result for result in results if result.email.pk in changed]
-    events = [
-        DeliveryEvent(
-            type=type_,
-            error_class=result.verdict.failure if result.verdict else "",
-            fingerprint=result.verdict.fingerprint if result.verdict else "",
-            detail=(result.verdict.detail if result.verdict else result.detail or result.reason)[:2000],
-            duration_ms=result.duration_ms,
-            recipient=result.recipient[:254],
-            message_id=result.message_id[:255],
+    rows = [
+        {
+            "type": type_,
+            "error_class": result.verdict.failure if result.verdict else "",
+            "fingerprint": result.verdict.fingerprint if result.verdict else "",
+            "detail": (result.verdict.detail if result.verdict else result.detail or result.reason)[:2000],
+            "duration_ms": result.duration_ms,
+            "recipient": result.recipient[:254],
+            "message_id": result.message_id[:255],
             **facts_of(result.email),
-        )
+        }
         for result in told
     ]
-    record(events, [result.email for result in told], using)
+    record(rows, [result.email for result in told], using)
 
 
-def record(events: Sequence[DeliveryEvent], emails: Sequence[OutboundEmail], using: str) -> None:
-    """Write the events by one INSERT and announce them after the commit."""
-    if events:
-        DeliveryEvent.objects.using(using).bulk_create(events)
-        signals.announce(zip(emails, events, strict=True), using)
+def record(rows: Sequence[Mapping[str, Any]], emails: Sequence[OutboundEmail], using: str) -> None:
+    """
+    Write an event for each of *rows* by one INSERT and announce them after the commit.
+
+    *rows* hold what an event says, by the name of its attribute, all the same names; what they do
+    not name is empty. *emails* are theirs, as the change left them.
+    """
+    if not rows:
+        return
+    now = timezone.now()
+    whole = [{**_NOTHING, "at": now, **row} for row in rows]
+    keys = insert(DeliveryEvent, whole, using)
+    pairs = []
+    for pk, row, email in zip(keys, whole, emails, strict=True):
+        event = DeliveryEvent.from_db(using, ["id", *row], [pk, *row.values()])
+        event._state.fields_cache["email"] = email
+        pairs.append((email, event))
+    signals.announce(pairs, using)
 
 
 def weigh(reports: Iterable[DeliveryEvent], recipient_count: int = 1) -> DeliveryEvent | None:

@@ -15,18 +15,20 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import django
 from django.conf import settings
 from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
+from django.utils.functional import cached_property
 from django.utils.module_loading import import_string
 
 from postroom.conf import config, under_test_runner
 from postroom.exceptions import SettingsError
+from postroom.redaction import storable
 
 IDLE_SECONDS = 10
 """A connection that was idle for longer is opened anew: providers close theirs without a word."""
@@ -40,6 +42,13 @@ REPORTING = frozenset(
 """Providers that tell later what became of an e-mail."""
 
 LOCMEM = "django.core.mail.backends.locmem.EmailBackend"
+
+
+class SessionCarrier(Protocol):
+    """Somebody who can do what a ``requests.Session`` does, in another way."""
+
+    def stand_in_for(self, session: Any) -> Any:
+        """Return what takes the place of *session*."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +82,12 @@ def close_all() -> None:
     """Close the connections of this thread's mailers."""
     for mailer in _thread.__dict__.pop("mailers", {}).values():
         mailer.close()
+
+
+def carry_with(carrier: SessionCarrier | None) -> None:
+    """Let *carrier* carry the HTTP requests of this thread's mailers from now on; None: requests itself."""
+    close_all()
+    _thread.__dict__["carrier"] = carrier
 
 
 def recipe(alias: str) -> Mapping[str, Any]:
@@ -113,6 +128,8 @@ class Mailer:
         self.recipe = recipe
         self._used_at = 0.0
 
+    # Django's, which holds no lock: functools' of Python 3.11 holds one for all instances, and a child
+    # that Celery forks in that moment would wait for it for ever.
     @cached_property
     def backend(self) -> BaseEmailBackend:
         """The Django mail backend, with our time-out where it takes one."""
@@ -122,6 +139,25 @@ class Mailer:
     def provider(self) -> str:
         """Anymail's name of the provider, or the empty string."""
         return str(getattr(self.backend, "esp_name", ""))
+
+    @property
+    def carriable(self) -> bool:
+        """Whether it speaks HTTP through a ``requests.Session`` of Anymail's, which somebody else can carry."""
+        return self._speaks_http
+
+    @property
+    def backend_class(self) -> type:
+        """The class that talks to the provider, behind whatever records what passes."""
+        return type(_innermost(self.backend))
+
+    @cached_property
+    def _speaks_http(self) -> bool:
+        return speaks_http(self.backend_class)
+
+    @property
+    def needs_mime(self) -> bool:
+        """Whether it sends what ``EmailMessage.message()`` gives; Anymail's HTTP backends read the fields."""
+        return not self._speaks_http
 
     @property
     def keyed(self) -> bool:
@@ -172,7 +208,7 @@ def message_id_of(message: EmailMessage) -> str:
     found = getattr(status, "message_id", None)
     if isinstance(found, (set, list, tuple)):
         found = next(iter(sorted(found)), None)
-    return str(found or "")
+    return storable(str(found or ""))
 
 
 def build(alias: str, recipe: Mapping[str, Any]) -> BaseEmailBackend:
@@ -189,14 +225,27 @@ def build(alias: str, recipe: Mapping[str, Any]) -> BaseEmailBackend:
 
 def _takes_timeout(backend_class: type) -> bool:
     """SMTP waits for ever by default; Anymail's HTTP backends take ``timeout`` too."""
-    return any(
-        f"{base.__module__}.{base.__name__}"
-        in (
-            "django.core.mail.backends.smtp.EmailBackend",
-            "anymail.backends.base_requests.AnymailRequestsBackend",
-        )
-        for base in backend_class.__mro__
+    return _is_a(
+        backend_class,
+        "django.core.mail.backends.smtp.EmailBackend",
+        "anymail.backends.base_requests.AnymailRequestsBackend",
     )
+
+
+def speaks_http(backend_class: type) -> bool:
+    """Whether backends of this class post their messages over HTTP, through a ``requests.Session``."""
+    return _is_a(backend_class, "anymail.backends.base_requests.AnymailRequestsBackend")
+
+
+def _is_a(backend_class: type, *names: str) -> bool:
+    return any(f"{base.__module__}.{base.__qualname__}" in names for base in backend_class.__mro__)
+
+
+def _innermost(backend: BaseEmailBackend) -> BaseEmailBackend:
+    """The backend that talks to the provider, behind whatever records what passes."""
+    while isinstance(inner := getattr(backend, "inner", None), BaseEmailBackend):
+        backend = inner
+    return backend
 
 
 def _prepare_session(backend: BaseEmailBackend) -> None:
@@ -204,12 +253,16 @@ def _prepare_session(backend: BaseEmailBackend) -> None:
     Let every HTTP session of the process use one TLS context, and follow no redirect.
 
     A redirect followed would send message and API key to another host, and what that one answers
-    says nothing about the first, which may have taken the message. Each context loads the whole bundle of authorities: 1,000 sessions take 849 MiB with their
-    own and 154 MiB with a shared one (measured, 2026-11).
+    says nothing about the first, which may have taken the message. Each context loads the whole
+    bundle of authorities: 1,000 sessions take 849 MiB with their own and 154 MiB with a shared one
+    (measured, 2026-11).
     """
-    inner = getattr(backend, "inner", backend)
-    session = getattr(inner, "session", None)
+    talking: Any = _innermost(backend)
+    session = getattr(talking, "session", None)
     if session is None or type(session).__module__ != "requests.sessions":
+        return
+    if carrier := _thread.__dict__.get("carrier"):
+        talking.session = carrier.stand_in_for(session)
         return
     session.max_redirects = 0
     # One that has an authority or a certificate of its own keeps a context of its own: urllib3
@@ -229,9 +282,10 @@ def _tls_context() -> ssl.SSLContext:
     return ssl.create_default_context(cafile=bundle or certifi.where())
 
 
-def _shared_tls_context() -> ssl.SSLContext:
+def shared_tls_context() -> ssl.SSLContext:
+    """Return the one TLS context of this process, with the authorities that requests would trust."""
     # All senders begin at once: without the lock each of them makes the context that it shares.
-    with _first_comes_one:
+    with _first.comes_one:
         return _tls_context()
 
 
@@ -240,10 +294,10 @@ def _one_tls_context_adapter() -> Any:
 
     class OneContext(HTTPAdapter):
         def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-            super().init_poolmanager(*args, ssl_context=_shared_tls_context(), **kwargs)
+            super().init_poolmanager(*args, ssl_context=shared_tls_context(), **kwargs)
 
         def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-            return super().proxy_manager_for(proxy, ssl_context=_shared_tls_context(), **kwargs)
+            return super().proxy_manager_for(proxy, ssl_context=shared_tls_context(), **kwargs)
 
         def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
             # The context has its authorities already; requests would load the bundle again per connection.
@@ -253,5 +307,16 @@ def _one_tls_context_adapter() -> Any:
     return OneContext()
 
 
-_first_comes_one = threading.Lock()
+class _First:
+    """A lock that is free in each process that is forked, whoever held it in the parent."""
+
+    def __init__(self) -> None:
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        self.comes_one = threading.Lock()
+
+
+_first = _First()
+os.register_at_fork(after_in_child=_first.begin_anew)
 _thread = threading.local()

@@ -1,5 +1,6 @@
 """
-THE state machine of an e-mail. Nothing else writes a state.
+THE state machine of an e-mail. Nothing else writes a state, but for its two lower
+rooms: ``byhand.py``, the arrows of a person, and ``reports.py``, what the reports prove.
 
 ::
 
@@ -24,21 +25,22 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from django.db import IntegrityError, router, transaction
-from django.db.models import Case, Exists, F, OuterRef, Q, Value, When
-from django.db.models.functions import Coalesce
+from django.db.models import Case, Exists, F, Q, Value, When
+from django.db.models.functions import Coalesce, NullIf
 from django.utils import timezone
 from django.utils.translation import get_language
 
 from postroom import doorbell, signals
+from postroom.brakes import pause, paused, release_stale, resume, set_aside_stale
+from postroom.byhand import cancel, resend, retry
 from postroom.conf import config
-from postroom.exceptions import NotAllowed
 from postroom.failures import backoff
-from postroom.ledger import UNANSWERED, Result, doubts_of, facts_of, record, record_results, weigh
+from postroom.ledger import Result, doubts_of, facts_of, record, record_results
 from postroom.models import (
-    EVIDENCE,
     SETTLED,
     DeliveryEvent,
     EventType,
@@ -46,9 +48,40 @@ from postroom.models import (
     OnUncertain,
     OutboundEmail,
     OutboundEmailQuerySet,
+    Pause,
     State,
 )
-from postroom.statements import claim_rows, clock, columns, update_returning
+from postroom.reports import weigh_all
+from postroom.statements import (
+    Given,
+    claim_rows,
+    clock,
+    clock_now,
+    insert,
+    lock_before_events,
+)
+
+__all__ = [
+    "accept",
+    "bulk_enqueue",
+    "cancel",
+    "claim",
+    "doubt",
+    "enqueue",
+    "fail",
+    "note",
+    "pause",
+    "paused",
+    "release_stale",
+    "renew",
+    "reschedule",
+    "rescue",
+    "resend",
+    "resume",
+    "retry",
+    "set_aside_stale",
+    "withdraw",
+]
 
 KEY_WINDOW = timedelta(minutes=25)
 """How long after its first use a key may be used again. Brevo forgets keys after 30 min (docs, 2026-11)."""
@@ -58,6 +91,9 @@ KEY_MARGIN = timedelta(minutes=1)
 
 REPEAT_WITHOUT_KEY = timedelta(minutes=10)
 """Wait before the one repeat of an e-mail whose second copy does no harm."""
+
+BULK_ROWS = 5000
+"""E-mails in one INSERT of ``bulk_enqueue``: a few megabytes of arguments."""
 
 SUSPECT_LOSSES, POISON_LOSSES = 2, 3
 """An e-mail that lost this many workers is claimed alone, and is given up."""
@@ -85,24 +121,69 @@ def enqueue(
     *using* defaults to where the router writes ``OutboundEmail``. No network is touched.
     """
     using = using or router.db_for_write(OutboundEmail)
-    now = timezone.now()
-    life = expires_in or timedelta(seconds=config().EXPIRES_AFTER_SECONDS)
-    email = OutboundEmail(
-        kind=kind,
-        args=dict(args or {}),
-        lane=Lane[lane.upper()] if isinstance(lane, str) else lane,
-        on_uncertain=OnUncertain(on_uncertain),
-        language=get_language() or "",
-        time_zone=timezone.get_current_timezone_name(),
-        created_at=now,
-        due_at=due_at or clock(using),
-        expires_at=expires_at or now + life,
-        resend_of=resend_of,
-    )
-    email.save(using=using, force_insert=True)
-    email.due_at = due_at or now
-    transaction.on_commit(lambda: doorbell.ring(using), using=using, robust=True)
+    row = _promise(kind, lane, on_uncertain)
+    row |= {"args": dict(args or {}), "uuid": uuid.uuid4(), "resend_of_id": resend_of and resend_of.pk}
+    # The clock that will judge it writes it; in memory this process's has to do, unless that is the same.
+    written = clock(using)
+    now = written if isinstance(written, datetime) else timezone.now()
+    email = OutboundEmail(**row, **_instants(now, due_at, expires_at, expires_in))
+    instants = _instants(written, due_at, expires_at, expires_in)
+    (email.pk,) = insert(OutboundEmail, [row], using, **instants)
+    email._state.db, email._state.adding = using, False
+    _ring_after_commit(using)
     return email
+
+
+def bulk_enqueue(
+    kind: str,
+    args: Iterable[Mapping[str, Any]],
+    *,
+    lane: Lane | str = Lane.BULK,
+    expires_in: timedelta | None = None,
+    expires_at: datetime | None = None,
+    due_at: datetime | None = None,
+    on_uncertain: OnUncertain | str = OnUncertain.HOLD,
+    using: str | None = None,
+) -> list[uuid.UUID]:
+    """
+    Promise one e-mail for each of *args*, all or none; return their UUIDs, in that order.
+
+    BULK_ROWS of them are one INSERT. *args* may be a generator: it is read as the rows are written.
+    """
+    using = using or router.db_for_write(OutboundEmail)
+    common = _promise(kind, lane, on_uncertain)
+    names: list[uuid.UUID] = []
+    waiting = iter(args)
+    with transaction.atomic(using=using):
+        while batch := list(islice(waiting, BULK_ROWS)):
+            rows = [{**common, "args": dict(each), "uuid": uuid.uuid4()} for each in batch]
+            insert(OutboundEmail, rows, using, **_instants(clock(using), due_at, expires_at, expires_in))
+            names += [row["uuid"] for row in rows]
+        if names:
+            _ring_after_commit(using)
+    return names
+
+
+def _ring_after_commit(using: str) -> None:
+    transaction.on_commit(lambda: doorbell.ring(using), using=using, robust=True)
+
+
+def _promise(kind: str, lane: Lane | str, on_uncertain: OnUncertain | str) -> dict[str, Any]:
+    """What the row of an e-mail says from the beginning, but for its name, its arguments and its instants."""
+    return {
+        "kind": kind,
+        "lane": Lane[lane.upper()] if isinstance(lane, str) else lane,
+        "on_uncertain": OnUncertain(on_uncertain),
+        "language": get_language() or "",
+        "time_zone": timezone.get_current_timezone_name(),
+    }
+
+
+def _instants(
+    now: Any, due_at: datetime | None, expires_at: datetime | None, expires_in: timedelta | None
+) -> dict[str, Any]:
+    life = expires_in or timedelta(seconds=config().EXPIRES_AFTER_SECONDS)
+    return {"created_at": now, "due_at": due_at or now, "expires_at": expires_at or now + life}
 
 
 def claim(
@@ -113,26 +194,28 @@ def claim(
     keyed: bool,
     urgent_only: bool = False,
     alone: bool = False,
-    release_stale: bool = False,
+    overdue: timedelta = timedelta(),
     only: int | None = None,
     using: str | None = None,
 ) -> list[OutboundEmail]:
     """
-    Take up to *limit* due e-mails for *worker*, most urgent and oldest first.
+    Take up to *limit* due e-mails for *worker*, most urgent and oldest first; none while paused.
 
     Sets owner, fencing token, lease and attempt + 1; with *keyed* the first use of the
     idempotency key. No other claim gets the same rows while the lease lives. *alone* takes only
-    those that have lost a worker twice. An e-mail in doubt is given to the mailer that had it only.
+    those that have lost a worker twice, *overdue* those that have been due for so long. An e-mail
+    in doubt is given to the mailer that had it only.
     """
     using = using or router.db_for_write(OutboundEmail)
     now = clock(using)
     if only is None:
-        due = _due(now, urgent_only=urgent_only, alone=alone, release_stale=release_stale, using=using)
+        due = _due(now - overdue if overdue else now, urgent_only=urgent_only, alone=alone, using=using)
     else:
         due = OutboundEmail.objects.using(using).filter(pk=only, state=State.PENDING)
     # Of another mailer only what has expired: that is settled without being sent.
     ours = Q(uncertain_since__isnull=True) | Q(mailer=mailer) | Q(expires_at__lte=now)
-    due = due.filter(ours).order_by("lane", "due_at")
+    # Asked by the very statement that takes the rows: what it takes after a pause was never there to take.
+    due = due.filter(ours, ~Exists(Pause.objects.using(using))).order_by("lane", "due_at")
     in_doubt = Q(uncertain_since__isnull=False)
     taken: dict[str, Any] = {
         "state": State.SENDING,
@@ -147,31 +230,23 @@ def claim(
     }
     with transaction.atomic(using=using):
         emails = claim_rows(due[:limit], taken)
-        record([DeliveryEvent(type=EventType.CLAIMED, **facts_of(email)) for email in emails], emails, using)
+        record([{"type": EventType.CLAIMED, **facts_of(email)} for email in emails], emails, using)
     return sorted(emails, key=lambda email: (email.lane, email.due_at))
 
 
-def _due(
-    now: Any, *, urgent_only: bool, alone: bool, release_stale: bool, using: str
-) -> OutboundEmailQuerySet:
-    due = OutboundEmail.objects.using(using).due(now)
+def _due(before: Any, *, urgent_only: bool, alone: bool, using: str) -> OutboundEmailQuerySet:
+    due = OutboundEmail.objects.using(using).due(before)
     due = due.filter(losses__gte=SUSPECT_LOSSES) if alone else due.filter(losses__lt=SUSPECT_LOSSES)
-    if urgent_only:
-        due = due.filter(lane=Lane.URGENT)
-    if not release_stale:
-        # What has been due for hours is most likely a restored backup and long sent.
-        stale_before = now - timedelta(seconds=config().STALE_AFTER_SECONDS)
-        due = due.filter(Q(due_at__gt=stale_before) | Q(expires_at__lte=now))
-    return due
+    return due.filter(lane=Lane.URGENT) if urgent_only else due
 
 
 def renew(emails: Sequence[OutboundEmail], *, using: str) -> set[int]:
     """Prolong the leases of *emails* that are still claimed as they say; return their primary keys."""
     if not emails:
         return set()
-    held = OutboundEmail.objects.using(using).filter(_fence(emails))
     lease = clock(using) + timedelta(seconds=config().LEASE_SECONDS)
-    return update_returning(held, {"lease_expires_at": lease})
+    held = Given({email.pk: {} for email in emails}, using, claims={e.pk: e.claim_id for e in emails})
+    return held.update(OutboundEmail.objects.using(using), {"lease_expires_at": lease})
 
 
 # --- ends of a claim ----------------------------------------------------------------------------
@@ -196,15 +271,18 @@ def accept(results: Sequence[Result], *, using: str | None = None) -> list[Resul
         }
         for result in results
     }
+    given = Given(rows, using)
+    new = given.columns()
     values = _settled(State.ACCEPTED, now) | {
         "accepted_at": Coalesce(F("accepted_at"), now),
         "uncertain_since": None,
         "reason": "",
-        "message_id": _ids(results),
-        **columns(("recipient", "recipient_count"), rows, using),
+        **new,
+        # An acceptance that names no id must not wipe the one that reports will name.
+        "message_id": Coalesce(NullIf(new["message_id"], Value("")), F("message_id")),
     }
     with transaction.atomic(using=using):
-        changed = update_returning(OutboundEmail.objects.using(using).filter(pk__in=list(rows)), values)
+        changed = given.update(OutboundEmail.objects.using(using), values)
         for result in results:
             _mirror(
                 result.email,
@@ -221,20 +299,16 @@ def accept(results: Sequence[Result], *, using: str | None = None) -> list[Resul
     return [result for result in results if result.email.pk not in changed]
 
 
-def _ids(results: Sequence[Result]) -> Case:
-    """The providers' ids. An acceptance that names none must not wipe the id that reports will name."""
-    named = [result for result in results if result.message_id]
-    whens = [When(pk=result.email.pk, then=Value(result.message_id[:255])) for result in named]
-    return Case(*whens, default=F("message_id"))
-
-
 def reschedule(results: Sequence[Result], *, using: str | None = None) -> list[Result]:
     """
     Write that these attempts were refused for now: PENDING again after ``wait``, with a new key.
 
     The key stays the same where an earlier attempt is still in doubt.
     """
-    now = timezone.now()
+    if not results:
+        return []
+    using = using or router.db_for_write(OutboundEmail)
+    now = clock_now(using)
     rows = {}
     for result in results:
         email = result.email
@@ -266,7 +340,10 @@ def doubt(results: Sequence[Result], *, using: str | None = None) -> list[Result
     PENDING where a safe repeat is left (same key inside its window; once after ten minutes where
     a second copy does no harm), else UNCERTAIN until a report, a used link or a person knows more.
     """
-    now = timezone.now()
+    if not results:
+        return []
+    using = using or router.db_for_write(OutboundEmail)
+    now = clock_now(using)
     plans = {result.email.pk: _repeat_at(result.email, result.email.losses, now) for result in results}
     again = [result for result in results if plans[result.email.pk]]
     held = [result for result in results if not plans[result.email.pk]]
@@ -282,14 +359,14 @@ def rescue(*, worker: str, limit: int = 100, using: str | None = None) -> list[O
     doubt: its worker may have died one instruction after the provider took it.
     """
     using = using or router.db_for_write(OutboundEmail)
-    now = timezone.now()
+    now = clock_now(using)
     with transaction.atomic(using=using):
-        abandoned = OutboundEmail.objects.using(using).abandoned(clock(using)).order_by("lease_expires_at")
+        abandoned = OutboundEmail.objects.using(using).abandoned(clock(using))
         emails = claim_rows(abandoned[:limit], {"losses": F("losses") + 1})
         for email in emails:
             _settle_rescued(email, now, using)
         events = [
-            DeliveryEvent(type=EventType.RESCUED, detail=f"taken back by {worker}", **facts_of(email))
+            {"type": EventType.RESCUED, "detail": f"taken back by {worker}", **facts_of(email)}
             for email in emails
         ]
         record(events, emails, using)
@@ -337,74 +414,14 @@ def key_has_expired(email: OutboundEmail) -> bool:
     """Whether a repeat of an attempt in doubt would no longer be recognised by the provider."""
     if email.uncertain_since is None or email.key_used_at is None:
         return False
-    return timezone.now() > email.key_used_at + KEY_WINDOW
+    return clock_now(email._state.db or router.db_for_write(OutboundEmail)) > email.key_used_at + KEY_WINDOW
 
 
-# --- by hand ------------------------------------------------------------------------------------
-
-
-def cancel(email: OutboundEmail, *, reason: str = "by hand", actor: str = "") -> OutboundEmail:
-    """Do not send *email*, if it is still PENDING and certainly not sent; raises NotAllowed otherwise."""
-    unanswered = DeliveryEvent.objects.filter(email=OuterRef("pk"), type__in=UNANSWERED)
-    rows = _one(email, Q(state=State.PENDING, uncertain_since__isnull=True)).filter(~Exists(unanswered))
-    values = _settled(State.CANCELLED, timezone.now()) | {"reason": reason[:64]}
-    return _by_hand(
-        rows,
-        email,
-        values,
-        EventType.CANCELLED,
-        actor,
-        "only a pending e-mail of which no attempt may have arrived can be cancelled",
-    )
-
-
-def retry(email: OutboundEmail, *, actor: str = "") -> OutboundEmail:
-    """
-    Send a FAILED, CANCELLED or UNCERTAIN e-mail after all: PENDING with a new key and a new budget.
-
-    Whoever retries an uncertain one accepts that it may arrive twice. Raises NotAllowed otherwise.
-    """
-    now = timezone.now()
-    life = email.expires_at - email.created_at
-    values = {
-        "state": State.PENDING,
-        "reason": "retried",
-        "due_at": now,
-        "settled_at": None,
-        "expires_at": max(email.expires_at, now + life) if email.is_expired(now) else email.expires_at,
-        "strikes": 0,
-        "losses": 0,
-        "epoch": F("epoch") + 1,
-        "key_used_at": None,
-        "uncertain_since": None,
-    }
-    rows = _one(email, Q(state__in=[State.FAILED, State.CANCELLED, State.UNCERTAIN]))
-    email = _by_hand(
-        rows, email, values, EventType.RETRIED, actor, "only a settled, not accepted one can be retried"
-    )
-    transaction.on_commit(lambda: doorbell.ring(rows.db), using=rows.db, robust=True)
-    return email
-
-
-def resend(email: OutboundEmail, *, actor: str = "") -> OutboundEmail:
-    """Enqueue a new e-mail of the same kind and arguments that names *email* as the one it repeats."""
-    using = email._state.db or router.db_for_write(OutboundEmail)
-    with transaction.atomic(using=using):
-        again = enqueue(
-            email.kind,
-            email.args,
-            lane=Lane(email.lane),
-            expires_in=email.expires_at - email.created_at,
-            on_uncertain=OnUncertain(email.on_uncertain),
-            resend_of=email,
-            using=using,
-        )
-        OutboundEmail.objects.using(using).filter(pk=again.pk).update(
-            language=email.language, time_zone=email.time_zone
-        )
-        again.refresh_from_db()
-    signals.logger.info("resent email=%s as=%s by=%r", email.uuid, again.uuid, actor)
-    return again
+def claimed_at(email: OutboundEmail) -> datetime:
+    """Return when a claimed *email* was claimed, by the clock that judges due dates and expiries."""
+    if email.lease_expires_at is None:
+        return timezone.now()
+    return email.lease_expires_at - timedelta(seconds=config().LEASE_SECONDS)
 
 
 # --- reports ------------------------------------------------------------------------------------
@@ -445,10 +462,12 @@ def note(
     )
     try:
         with transaction.atomic(using=using):
+            if email is not None:
+                lock_before_events([email.pk], using)
             # The INSERT first: on SQLite it takes the write lock before anything is read.
             event.save(using=using, force_insert=True)
             if email is not None:
-                email = _weigh(email.pk, using)
+                email = weigh_all([email.pk], using)[email.pk]
                 event.state, event.attempt = email.state, email.attempt
                 event.save(using=using, update_fields=["state", "attempt"])
                 signals.announce([(email, event)], using)
@@ -468,24 +487,6 @@ def _by_message_id(message_id: str, using: str) -> OutboundEmail | None:
     return rows.filter(message_id=message_id).first() or rows.filter(accepted).first()
 
 
-def _weigh(pk: int, using: str) -> OutboundEmail:
-    """Read all reports about one e-mail under its lock and write what they prove together."""
-    email = OutboundEmail.objects.using(using).select_for_update(no_key=True).get(pk=pk)
-    # What was said before the first attempt was about another e-mail. Adopted reports have no state.
-    counts = Q(attempt__gt=0) | Q(state="")
-    reports = email.events.using(using).filter(counts, type__in=list(EVIDENCE)) if email.attempt else []
-    strongest = weigh(reports, email.recipient_count)
-    if strongest is None:
-        return email
-    email.report, email.report_rank = strongest.type, EVIDENCE[strongest.type]
-    email.reported_at = strongest.occurred_at
-    if email.state not in (State.ACCEPTED, State.SENDING):
-        now = timezone.now()
-        _mirror(email, State.ACCEPTED, now, accepted_at=now, uncertain_since=None, reason="")
-    email.save(using=using)
-    return email
-
-
 def _adopt_reports(by_id: Mapping[str, int], using: str) -> None:
     """
     Give reports that nobody could place to the e-mails (by primary key) whose message ids they name.
@@ -496,8 +497,9 @@ def _adopt_reports(by_id: Mapping[str, int], using: str) -> None:
     waiting = DeliveryEvent.objects.using(using).filter(email__isnull=True, message_id__in=list(by_id))
     for message_id in set(waiting.values_list("message_id", flat=True)):
         with transaction.atomic(using=using):
+            lock_before_events([by_id[message_id]], using)
             waiting.filter(message_id=message_id).update(email_id=by_id[message_id])
-            _weigh(by_id[message_id], using)
+            weigh_all([by_id[message_id]], using)
 
 
 def _adopt_late(message_id: str, using: str) -> None:
@@ -506,17 +508,6 @@ def _adopt_late(message_id: str, using: str) -> None:
 
 
 # --- how the arrows are written -----------------------------------------------------------------
-
-
-def _fence(emails: Iterable[OutboundEmail]) -> Q:
-    """The guard of every end of a claim: still SENDING, and under the very claim of this attempt."""
-    claims: dict[Any, list[int]] = {}
-    for email in emails:
-        claims.setdefault(email.claim_id, []).append(email.pk)
-    held = Q(pk__in=[])
-    for claim_id, pks in claims.items():
-        held |= Q(pk__in=pks, claim_id=claim_id)
-    return Q(state=State.SENDING) & held
 
 
 def _settle(
@@ -531,16 +522,19 @@ def _settle(
     if not results:
         return []
     using = using or router.db_for_write(OutboundEmail)
-    held = OutboundEmail.objects.using(using).filter(_fence(result.email for result in results))
-    names = next(iter(rows.values())).keys()
+    emails = OutboundEmail.objects.using(using)
+    # Rows with the values that are theirs, under the very claim of this attempt.
+    held = Given(
+        {result.email.pk: rows[result.email.pk] for result in results},
+        using,
+        claims={result.email.pk: result.email.claim_id for result in results},
+    )
     with transaction.atomic(using=using):
-        changed = update_returning(
-            held.filter(report_rank=0), _settled(state, now) | columns(names, rows, using)
-        )
+        changed = held.update(emails.filter(report_rank=0), _settled(state, now) | held.columns())
         # Proved while in hand: the report beats whatever this attempt has to say. The proved come second,
         # so that a report which comes in between is seen by one of the two.
-        proved = update_returning(
-            held.filter(report_rank__gt=0),
+        proved = held.update(
+            emails.filter(report_rank__gt=0),
             _settled(State.ACCEPTED, now) | {"accepted_at": now, "uncertain_since": None, "reason": ""},
         )
         for result in results:
@@ -598,29 +592,3 @@ def _mirror(email: OutboundEmail, state: State, now: datetime, **values: Any) ->
     """Let the row in memory say what the row in the table says now."""
     for name, value in (_settled(state, now) | values).items():
         setattr(email, name, value)
-
-
-def _one(email: OutboundEmail, guard: Q) -> OutboundEmailQuerySet:
-    using = email._state.db or router.db_for_write(OutboundEmail)
-    return OutboundEmail.objects.using(using).filter(guard, pk=email.pk)
-
-
-def _by_hand(
-    rows: OutboundEmailQuerySet,
-    email: OutboundEmail,
-    values: Mapping[str, Any],
-    type_: EventType,
-    actor: str,
-    otherwise: str,
-) -> OutboundEmail:
-    with transaction.atomic(using=rows.db):
-        if not update_returning(rows, values):
-            email.refresh_from_db(using=rows.db)
-            raise NotAllowed(f"E-mail {email.short_id} is {email.state}: {otherwise}.")
-        email.refresh_from_db(using=rows.db)
-        record(
-            [DeliveryEvent(type=type_, actor=actor[:150], detail=email.reason, **facts_of(email))],
-            [email],
-            rows.db,
-        )
-    return email

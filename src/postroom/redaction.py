@@ -12,8 +12,7 @@ import re
 
 def redact(text: str, limit: int = 500) -> str:
     """Return *text* on one line of at most *limit* characters without addresses, links and keys."""
-    # No NUL and no half of a character: databases do not store them.
-    text = text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+    text = storable(text)
     if len(text) > 4000:
         text = text[:4000].rsplit(maxsplit=1)[0]
     text = _URL.sub("<url>", text)
@@ -22,6 +21,11 @@ def redact(text: str, limit: int = 500) -> str:
     text = _LONG_SECRET.sub("<key>", text)
     text = " ".join(text.split())
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def storable(text: str) -> str:
+    """Return *text* without what no database takes: a NUL, half of a surrogate pair."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
 
 
 _URL = re.compile(r"\b[a-z][a-z0-9+.-]{1,20}://[^\s\"'<>]+", re.IGNORECASE)

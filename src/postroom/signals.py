@@ -8,7 +8,7 @@ a receiver that raises disturbs nobody. Log lines carry ids, never addresses, su
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from django.db import transaction
@@ -21,7 +21,7 @@ logger = logging.getLogger("postroom")
 email_event = Signal()
 """Arguments: ``email`` (OutboundEmail as the change left it) and ``event`` (DeliveryEvent)."""
 
-LEVELS = {
+LEVELS: dict[str, int] = {
     EventType.RESCUED: logging.WARNING,
     EventType.DOUBTED: logging.WARNING,
     EventType.BOUNCED: logging.WARNING,
@@ -33,19 +33,21 @@ LEVELS = {
 """Everything else is INFO."""
 
 
-def announce(pairs: Iterable[tuple[OutboundEmail, DeliveryEvent]], using: str) -> None:
+def announce(pairs: Sequence[tuple[OutboundEmail, DeliveryEvent]], using: str) -> None:
     """Send ``email_event`` for each pair once the transaction on *using* has committed."""
-    for email, event in pairs:
 
-        def send(email: OutboundEmail = email, event: DeliveryEvent = event) -> None:
+    def send() -> None:
+        for email, event in pairs:
             email_event.send_robust(sender=OutboundEmail, email=email, event=event)
 
-        transaction.on_commit(send, using=using, robust=True)
+    transaction.on_commit(send, using=using, robust=True)
 
 
 def log_event(*, email: OutboundEmail, event: DeliveryEvent, **_: Any) -> None:
     """Write the one log line of an event: ``event key=value``."""
-    level = LEVELS.get(EventType(event.type), logging.INFO)
+    level = LEVELS.get(event.type, logging.INFO)
+    if not logger.isEnabledFor(level):
+        return
     logger.log(
         level,
         "%s email=%s kind=%s state=%s attempt=%s worker=%s mailer=%s class=%s ms=%s%s",

@@ -2,22 +2,44 @@
 The statements that the outbox needs beyond the ORM: a clock, a claim, an UPDATE that says whom it met.
 
 Hides what differs between databases. PostgreSQL and SQLite (3.35 or newer) both know
-``WITH … UPDATE … RETURNING``, so one form serves both.
+``WITH … UPDATE … FROM … RETURNING``, so one form serves both. MariaDB and MySQL do not: there the
+rows are locked first, changed by key and read again, inside one transaction. That form stands at
+the end.
+
+What differs from row to row travels as one JSON parameter, which the database reads as a table.
+The ORM's ways, a CASE for each column and a parameter for each value, take three times the time
+(590 against 180 µs a mail for claim and settle, PostgreSQL, 2026-11).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
 from typing import Any
+from uuid import UUID
 
-from django.db import connections
-from django.db.models import Case, Field, Value, When
-from django.db.models.expressions import RawSQL
-from django.db.models.functions import Cast, Now
+from django.db import connections, transaction
+from django.db.models import AutoField, Case, DateTimeField, Field, Func, Model, Q, Value, When
+from django.db.models.expressions import Col, RawSQL
+from django.db.models.functions import Now
 from django.db.models.sql import UpdateQuery
 from django.utils import timezone
 
-from postroom.models import OutboundEmail, OutboundEmailQuerySet
+from postroom.models import OutboundEmail, OutboundEmailQuerySet, State
+
+
+class _UtcTimestamp(Func):
+    """
+    MariaDB's and MySQL's clock in UTC, whatever the zone of the server or of the session.
+
+    ``CURRENT_TIMESTAMP``, Django's ``Now()``, is in the zone of the session: at +06:00 every
+    e-mail would be due, and every lease over, six hours too early.
+    """
+
+    template = "UTC_TIMESTAMP(6)"
+    output_field = DateTimeField()
 
 
 def clock(using: str) -> Any:
@@ -25,9 +47,49 @@ def clock(using: str) -> Any:
     Return the time by which leases and due dates are judged; ``clock(using) + timedelta`` works.
 
     On PostgreSQL its ``STATEMENT_TIMESTAMP()``, so that hosts whose clocks differ agree; never
-    ``now()``, which stands still for a whole transaction. SQLite is one host: this process's clock.
+    ``now()``, which stands still for a whole transaction. On MariaDB its ``UTC_TIMESTAMP(6)``,
+    unless the settings keep instants there in another zone. SQLite is one host: this process's clock.
     """
-    return Now() if connections[using].vendor == "postgresql" else timezone.now()
+    connection = connections[using]
+    if connection.vendor == "postgresql":
+        return Now()
+    if connection.vendor == "mysql" and connection.timezone_name == "UTC":
+        return _UtcTimestamp()
+    return timezone.now()
+
+
+def clock_now(using: str) -> datetime:
+    """
+    Return what ``clock(using)`` says now, for what Python has to decide: a host may be an hour wrong.
+
+    One question to a server; on SQLite none.
+    """
+    instant = clock(using)
+    if isinstance(instant, datetime):
+        return instant
+    asked = "UTC_TIMESTAMP(6)" if isinstance(instant, _UtcTimestamp) else "STATEMENT_TIMESTAMP()"
+    with connections[using].cursor() as cursor:
+        cursor.execute(f"SELECT {asked}")
+        said: datetime = cursor.fetchone()[0]
+    return said if said.tzinfo else said.replace(tzinfo=UTC)
+
+
+def locked(rows: OutboundEmailQuerySet) -> OutboundEmailQuerySet:
+    """Return *rows* as a queryset that locks what it reads; on PostgreSQL events may still point at them."""
+    return rows.select_for_update(no_key=connections[rows.db].features.has_select_for_no_key_update)
+
+
+def lock_before_events(email_ids: Iterable[int], using: str) -> None:
+    """
+    On MariaDB lock these e-mails, whose events the transaction is about to write before it locks them.
+
+    There the foreign key of an event takes a shared lock on the e-mail. Two transactions that both
+    have it and then want the e-mail for themselves wait for each other: a deadlock. Elsewhere nothing
+    is done: PostgreSQL's two locks bear each other, and SQLite's writers stand in a queue.
+    """
+    if _lacks_returning(using):
+        emails = OutboundEmail.objects.using(using).filter(pk__in=list(email_ids))
+        list(emails.select_for_update().order_by("pk").values_list("pk"))
 
 
 def claim_rows(due: OutboundEmailQuerySet, values: Mapping[str, Any]) -> list[OutboundEmail]:
@@ -39,44 +101,198 @@ def claim_rows(due: OutboundEmailQuerySet, values: Mapping[str, Any]) -> list[Ou
     so from taking more rows than asked for. Must run inside ``atomic()``.
     """
     using = due.db
-    locked = due.select_for_update(skip_locked=True).values("id")
-    due_sql, due_params = locked.query.get_compiler(using=using).as_sql()
+    if _lacks_returning(using):
+        return _claim_by_key(due, values)
+    picking = due.select_for_update(skip_locked=True).values("id")
+    due_sql, due_params = picking.query.get_compiler(using=using).as_sql()
     picked = OutboundEmail.objects.using(using).filter(pk__in=RawSQL("SELECT due.id FROM due", ()))
     sql, params = _update_sql(picked, values)
     statement = f"WITH due AS MATERIALIZED ({due_sql}) {sql} RETURNING *"
     return list(OutboundEmail.objects.using(using).raw(statement, (*due_params, *params)))
 
 
-def update_returning(rows: OutboundEmailQuerySet, values: Mapping[str, Any]) -> set[int]:
-    """Change the rows that still match, in one statement, and return their primary keys."""
-    sql, params = _update_sql(rows, values)
-    with connections[rows.db].cursor() as cursor:
-        cursor.execute(f"{sql} RETURNING id", params)
-        return {row[0] for row in cursor.fetchall()}
-
-
-def columns(names: Iterable[str], rows: Mapping[int, Mapping[str, Any]], using: str) -> dict[str, Any]:
+class Given:
     """
-    Return assignments that give each row its own value of each column in *names*.
+    New values for rows that are named by primary key, each row with its own.
 
-    *rows* maps a primary key to its values. A column whose value is the same for all rows is
-    assigned plainly; the others become a CASE, which PostgreSQL wants to be told the type of.
+    *rows* maps a primary key to its values, the same names for all. With *claims* (claim id by
+    primary key) only those rows match that are still SENDING under that very claim.
     """
-    return {name: _by_row(name, {pk: values[name] for pk, values in rows.items()}, using) for name in names}
+
+    def __init__(
+        self,
+        rows: Mapping[int, Mapping[str, Any]],
+        using: str,
+        *,
+        claims: Mapping[int, UUID | None] | None = None,
+    ) -> None:
+        self._rows, self._using, self._claims = rows, using, claims
+        self._same, self._varying = _split(list(rows.values()) or [{}])
+
+    def columns(self) -> dict[str, Any]:
+        """Return the assignments: an expression for each column."""
+        same = {name: Value(value, output_field=_field(name)) for name, value in self._same.items()}
+        if _lacks_returning(self._using):
+            return {**same, **{name: self._case(name) for name in self._varying}}
+        return same | {name: Col("given", _field(name)) for name in self._varying}
+
+    def update(self, guard: OutboundEmailQuerySet, values: Mapping[str, Any]) -> set[int]:
+        """Change those of the rows that *guard* lets through to *values*; return their primary keys."""
+        if not self._rows:
+            return set()
+        if _lacks_returning(self._using):
+            named = guard.filter(self._fence() if self._claims else Q(pk__in=list(self._rows)))
+            return _update_by_key(named, values)
+        sql, params = _update_sql(guard.filter(self._match()), values)
+        # No assignment of ours holds a subquery, so the first WHERE is that of the UPDATE.
+        assignments, where, guards = sql.partition(" WHERE ")
+        before = assignments.count("%s")
+        table, given = self._table()
+        returned = f'"{OutboundEmail._meta.db_table}"."id"'
+        with connections[self._using].cursor() as cursor:
+            cursor.execute(
+                f"{assignments} FROM {table}{where}{guards} RETURNING {returned}",
+                (*params[:before], given, *params[before:]),
+            )
+            return {row[0] for row in cursor.fetchall()}
+
+    def _match(self) -> Q:
+        """The condition that joins the table with what is given."""
+        named = Q(pk=Col("given", _field("id")))
+        if self._claims:
+            named &= Q(state=State.SENDING, claim_id=Col("given", _field("claim_id")))
+        return named
+
+    def _table(self) -> tuple[str, str]:
+        fields = {name: _field(name) for name in ("id", *self._varying)}
+        rows: list[dict[str, Any]] = [
+            {"id": pk, **{name: values[name] for name in self._varying}} for pk, values in self._rows.items()
+        ]
+        if self._claims:
+            fields["claim_id"] = _field("claim_id")
+            for row in rows:
+                row["claim_id"] = self._claims[row["id"]]
+        return _json_table(fields, rows, self._using)
+
+    def _case(self, name: str) -> Case:
+        field = _field(name)
+        whens = [
+            When(pk=pk, then=Value(values[name], output_field=field)) for pk, values in self._rows.items()
+        ]
+        return Case(*whens, output_field=field)
+
+    def _fence(self) -> Q:
+        by_claim: dict[Any, list[int]] = {}
+        for pk, claim_id in (self._claims or {}).items():
+            by_claim.setdefault(claim_id, []).append(pk)
+        held = Q(pk__in=[])
+        for claim_id, pks in by_claim.items():
+            held |= Q(pk__in=pks, claim_id=claim_id)
+        return Q(state=State.SENDING) & held
 
 
-def _by_row(name: str, values: Mapping[int, Any], using: str) -> Any:
-    distinct = list(values.values())
-    if all(value == distinct[0] for value in distinct):
-        return distinct[0]
-    field: Field[Any, Any] = OutboundEmail._meta.get_field(name)  # type: ignore[assignment] # a column, no relation
-    whens = [When(pk=pk, then=Value(value, output_field=field)) for pk, value in values.items()]
-    case = Case(*whens, output_field=field)
-    return (
-        Cast(case, output_field=field)
-        if connections[using].features.requires_casted_case_in_updates
-        else case
-    )
+def insert(
+    model: type[Model], rows: Sequence[Mapping[str, Any]], using: str, **expressions: Any
+) -> list[Any]:
+    """
+    Write a row of *model* for each of *rows* by one INSERT and return their primary keys, in that order.
+
+    *rows* hold values by the name of the attribute, the same names for all; *expressions* are
+    computed by the database, the same for all rows. What neither names gets the model's default,
+    if that is no function.
+    """
+    if _lacks_returning(using):
+        made = [model(**row, **expressions) for row in rows]
+        return [row.pk for row in model._default_manager.using(using).bulk_create(made)]
+    connection = connections[using]
+    same, varying = _split(rows)
+    values: list[str] = []
+    params: list[Any] = []
+    for name, field, default in _columns_of(model, using):
+        if name in same:
+            values.append("%s")
+            params.append(field.get_db_prep_save(same[name], connection=connection))
+        elif name in varying:
+            values.append(f'given."{name}"')
+        elif name in expressions:
+            sql, more = _compiled(expressions[name], using)
+            values.append(sql)
+            params.extend(more)
+        else:
+            values.append("%s")
+            params.append(default)
+    statement = f"{_insert_into(model, using)} SELECT {', '.join(values)}"
+    if varying:
+        fields = {name: field for name, field, _ in _columns_of(model, using) if name in varying}
+        numbered = [{"n": n, **{name: row[name] for name in varying}} for n, row in enumerate(rows)]
+        table, given = _json_table({"n": _field("id"), **fields}, numbered, using)
+        statement += f' FROM {table} ORDER BY given."n"'
+        params.append(given)
+    with transaction.mark_for_rollback_on_error(using), connection.cursor() as cursor:
+        cursor.execute(f"{statement} RETURNING id", params)
+        return [pk for (pk,) in cursor.fetchall()]
+
+
+def _split(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], list[str]]:
+    """Return what all *rows* have in common, and the names of what they do not."""
+    first, *others = rows
+    same = {name: value for name, value in first.items() if all(row[name] == value for row in others)}
+    return same, [name for name in first if name not in same]
+
+
+@cache
+def _columns_of(model: type[Model], using: str) -> list[tuple[str, Field[Any, Any], Any]]:
+    """Return each column's attribute, its field, and the default as the database takes it."""
+    return [
+        (field.attname, field, field.get_db_prep_save(field.get_default(), connection=connections[using]))
+        for field in model._meta.concrete_fields
+        if not isinstance(field, AutoField)
+    ]
+
+
+@cache
+def _insert_into(model: type[Model], using: str) -> str:
+    quoted = connections[using].ops.quote_name
+    columns = ", ".join(quoted(str(field.column)) for _, field, _ in _columns_of(model, using))
+    return f"INSERT INTO {quoted(model._meta.db_table)} ({columns})"
+
+
+def _compiled(expression: Any, using: str) -> tuple[str, Sequence[Any]]:
+    if not hasattr(expression, "resolve_expression"):
+        return "%s", [connections[using].ops.adapt_datetimefield_value(expression)]
+    query = OutboundEmail.objects.using(using).query
+    sql, params = query.get_compiler(using=using).compile(expression.resolve_expression(query))
+    return sql, params
+
+
+def _json_table(
+    fields: Mapping[str, Field[Any, Any]], rows: Sequence[Mapping[str, Any]], using: str
+) -> tuple[str, str]:
+    """
+    Return *rows* as a table named ``given`` for a FROM clause, and the one parameter in it.
+
+    *fields* gives each column its type. PostgreSQL and SQLite.
+    """
+    connection = connections[using]
+    adapt = connection.ops.adapt_datetimefield_value
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, UUID):
+            return value.hex
+        if isinstance(value, datetime):
+            return str(adapt(value))
+        raise TypeError(f"{type(value).__name__} is nothing that a column of ours holds")
+
+    given = json.dumps(rows, default=plain)
+    if connection.vendor == "postgresql":
+        types = ", ".join(f'"{name}" {field.rel_db_type(connection)}' for name, field in fields.items())
+        return f"json_to_recordset(%s::json) AS given({types})", given
+    picked = ", ".join(f"json_extract(value, '$.{name}') AS \"{name}\"" for name in fields)
+    return f"(SELECT {picked} FROM json_each(%s)) AS given", given  # noqa: S608 - names of columns
+
+
+def _field(name: str) -> Field[Any, Any]:
+    return OutboundEmail._meta.get_field(name)  # type: ignore[return-value] # a column, no relation
 
 
 def _update_sql(rows: OutboundEmailQuerySet, values: Mapping[str, Any]) -> tuple[str, tuple[Any, ...]]:
@@ -84,3 +300,54 @@ def _update_sql(rows: OutboundEmailQuerySet, values: Mapping[str, Any]) -> tuple
     query.add_update_values(dict(values))
     sql, params = query.get_compiler(using=rows.db).as_sql()
     return sql, tuple(params)
+
+
+# --- MariaDB and MySQL: no UPDATE … RETURNING ---------------------------------------------------
+
+
+def _lacks_returning(using: str) -> bool:
+    return connections[using].vendor == "mysql"
+
+
+def _claim_by_key(due: OutboundEmailQuerySet, values: Mapping[str, Any]) -> list[OutboundEmail]:
+    """Lock what is due and free, change it, read it: what the locks hold nobody else changes in between."""
+    keys = _lock(due, by="PRIMARY, postroom_claim", skip_locked=True)
+    return list(_change(keys, values, due.db)) if keys else []
+
+
+def _update_by_key(rows: OutboundEmailQuerySet, values: Mapping[str, Any]) -> set[int]:
+    """
+    Lock the rows that match now and change them.
+
+    The lock waits for whoever is at a row and then reads what he committed, at every isolation
+    level; so a row that he took out of the guard is neither changed nor reported.
+    """
+    with transaction.atomic(using=rows.db):
+        keys = _lock(rows.order_by("pk"), by="PRIMARY")
+        if keys:
+            _change(keys, values, rows.db)
+    return set(keys)
+
+
+def _lock(rows: OutboundEmailQuerySet, *, by: str, skip_locked: bool = False) -> list[int]:
+    """
+    Lock *rows*, found by one of the indexes *by*, and return their primary keys.
+
+    InnoDB locks what it reads on the way, not only what it finds. By the wrong index, which statistics
+    may suggest, a worker would wait at rows of others or hold a whole backlog to sort it.
+    """
+    using = rows.db
+    locking = rows.select_for_update(skip_locked=skip_locked).values("pk")
+    sql, params = locking.query.get_compiler(using=using).as_sql()
+    table = f" FROM {connections[using].ops.quote_name(OutboundEmail._meta.db_table)} "
+    with connections[using].cursor() as cursor:
+        cursor.execute(sql.replace(table, f"{table}FORCE INDEX ({by}) ", 1), params)
+        return [row[0] for row in cursor.fetchall()]
+
+
+def _change(keys: Sequence[int], values: Mapping[str, Any], using: str) -> OutboundEmailQuerySet:
+    rows = OutboundEmail.objects.using(using).filter(pk__in=keys)
+    # From left to right, and each assignment sees those before it: what looks at columns comes first.
+    ordered = sorted(values, key=lambda name: not hasattr(values[name], "resolve_expression"))
+    rows.update(**{name: values[name] for name in ordered})
+    return rows

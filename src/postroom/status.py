@@ -318,10 +318,11 @@ def _in_hand(email: OutboundEmail, now: datetime) -> str:
 
 
 def _latest_events(email: OutboundEmail) -> list[tuple[str, datetime]]:
-    """Return type and time of the latest two events, newest first."""
+    """Return type and time of the latest two events of the e-mail itself, newest first."""
     if email._state.adding:
         return []
     events = email.events.using(router.db_for_write(OutboundEmail, instance=email))
+    events = events.exclude(type=EventType.RESENT)  # what happened then happened to another e-mail
     return list(events.order_by("-pk").values_list("type", "at")[:2])
 
 

@@ -1,5 +1,5 @@
 """
-The situation of one kind of e-mail that fails while the others go out (D60).
+Situations of one kind of e-mail: it fails while the others go out (D60), or no worker knows it (D62).
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from postroom.failures import redact
 from postroom.ops.diagnosis import Diagnosis, Level
-from postroom.ops.facts import SAMPLE, Facts, Outcome
+from postroom.ops.facts import CAP, SAMPLE, Facts, Outcome
 from postroom.ops.phrases import sections
 from postroom.ops.words import clock, number
 
@@ -37,7 +38,7 @@ class _Ill:
 
 def failing_kind(facts: Facts) -> Diagnosis | None:
     """D60: one kind cannot be written or is refused each time, while the others go out."""
-    ill = [one for kind in _failing_kinds(facts) if (one := _illness(facts, kind))]
+    ill = [one for one in _ill_kinds(facts) if not _waits_for_code(one)]
     if not ill:
         return None
     worst = max(ill, key=lambda one: one.waiting + one.failed)
@@ -49,12 +50,64 @@ def failing_kind(facts: Facts) -> Diagnosis | None:
         sections=sections(
             (_("Why"), [_same_of_all(worst, facts.now)]),
             (_("People"), _nothing_went_out(worst)),
-            (_("Do"), [_kind_remedy(worst)]),
+            (
+                _("Do"),
+                [
+                    _("mend what the line above names, or roll back; then restart the workers."),
+                    *_kind_retry(worst, facts.now),
+                ],
+            ),
             (_("Then"), _kind_heals(worst)),
-            (_("Not"), [_("do not cancel them: they would be lost.")] if worst.waiting else []),
+            (_("Not"), _kind_warnings(worst)),
             (_("Also"), [_kind_toll(facts, one) for one in ill if one is not worst][:3]),
         ),
     )
+
+
+def unknown_kind(facts: Facts) -> Diagnosis | None:
+    """D62: e-mails of a kind wait that the code of no running worker has: a deploy is half done, or undone."""
+    unknown = [one for one in _ill_kinds(facts) if _waits_for_code(one)]
+    if not unknown:
+        return None
+    worst = max(unknown, key=lambda one: one.waiting)
+    kinds = ", ".join(one.kind for one in unknown)
+    return Diagnosis(
+        code="D62",
+        level=Level.LATE,
+        headline=ngettext(
+            "{n} e-mail of kind {kind} waits for newer code.",
+            "{n} e-mails of kind {kind} wait for newer code.",
+            worst.waiting,
+        ).format(n=number(worst.waiting, cap=CAP), kind=worst.kind),
+        summary=(_kind_toll(facts, worst), _other_kinds(facts, unknown)),
+        sections=sections(
+            (
+                _("Why"),
+                [
+                    _(
+                        "No worker that tried had a composer of that name. First at {first}, last at {last}."
+                    ).format(
+                        first=clock(worst.failures[-1].at, facts.now),
+                        last=clock(worst.failures[0].at, facts.now),
+                    ),
+                    _(
+                        "Whoever saved them had: the web runs newer code than the workers, or was rolled back."
+                    ),
+                ],
+            ),
+            (_("People"), _nothing_went_out(worst)),
+            (
+                _("Do"),
+                [_("restart all workers with code that has a composer for {kinds}.").format(kinds=kinds)],
+            ),
+            (_("Then"), _kind_heals(worst)),
+            (_("Not"), [_("do not cancel them: they would be lost.")]),
+        ),
+    )
+
+
+def _ill_kinds(facts: Facts) -> list[_Ill]:
+    return [one for kind in _failing_kinds(facts) if (one := _illness(facts, kind))]
 
 
 _MESSAGE_CLASSES: Final = ("compose", "permanent_message")
@@ -134,14 +187,29 @@ def _nothing_went_out(one: _Ill) -> list[str]:
     return [text.format(n=number(people))]
 
 
-def _is_unknown(one: _Ill) -> bool:
-    return one.failures[0].detail.startswith("UnknownKind")
+def _waits_for_code(one: _Ill) -> bool:
+    return one.waiting > 0 and one.failures[0].detail.startswith("UnknownKind")
 
 
-def _kind_remedy(one: _Ill) -> str:
-    if _is_unknown(one):
-        return _("start workers with code that has a composer for {kind}.").format(kind=one.kind)
-    return _("mend what the line above names, or roll back; then restart the workers.")
+def _kind_retry(one: _Ill, now: datetime) -> list[str]:
+    """Return the command for those that failed for good, with a beginning that takes in the first of them."""
+    if not one.failed:
+        return []
+    since = timezone.localtime(one.failures[-1].at)
+    when = f"{since:%H:%M}" if now - since < timedelta(hours=23) else f"{since:%Y-%m-%dT%H:%M}"
+    return [
+        f"python manage.py postroom_retry --kind {one.kind} --since {when} --dry-run",
+        _("then the same without --dry-run."),
+    ]
+
+
+def _kind_warnings(one: _Ill) -> list[str]:
+    lines = []
+    if one.failed:
+        lines.append(_("do not retry before it is mended: they would fail again."))
+    if one.waiting:
+        lines.append(_("do not cancel them: they would be lost."))
+    return lines
 
 
 def _kind_heals(one: _Ill) -> list[str]:

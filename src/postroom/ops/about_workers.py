@@ -1,5 +1,6 @@
 """
-Situations of the delivery processes: none is running (D10), one is alive but stuck (D12).
+Situations of the delivery processes: none is running (D10), one is alive but stuck (D12), or steps over
+what somebody else has locked (D21), or dies of an e-mail (D61).
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from postroom.ops.diagnosis import Diagnosis, Level
-from postroom.ops.facts import CAP, Facts, Worker
+from postroom.ops.facts import CAP, Facts, Killer, Worker
+from postroom.ops.locks import LOOKED_AT
 from postroom.ops.phrases import backlog, people, sections, stale_ones
 from postroom.ops.words import ago, clock, duration, number
+from postroom.outbox import POISON_LOSSES
 
 
 def no_worker(facts: Facts) -> Diagnosis | None:
@@ -99,7 +102,7 @@ def _where_it_died(last: Worker | None) -> list[str]:
     if last is None or last.state != "silent":
         return []
     host = last.beat.host or last.beat.name.rpartition("/")[0]
-    text = _("on {host}: journalctl -u postroom-worker -n 50; dmesg -T | grep -i 'killed process'")
+    text = _("on {host}: journalctl -u 'postroom-worker*' -n 50; dmesg -T | grep -i 'killed process'")
     return [text.format(host=host)]
 
 
@@ -149,4 +152,79 @@ def _stop(worker: Worker) -> str:
     host, _slash, pid = worker.beat.name.rpartition("/")
     return _("on {host}: kill {pid}; if it stays, kill -9 {pid} is safe").format(
         host=worker.beat.host or host, pid=worker.beat.pid or pid
+    )
+
+
+def locked_rows(facts: Facts) -> Diagnosis | None:
+    """D21: overdue e-mails are locked by a session that is no worker; all workers step over them in silence."""
+    if not facts.stepped_over:
+        return None
+    lock = facts.row_lock
+    unknown = [_("The database does not show us who: a transaction that was begun and is not ended.")]
+    return Diagnosis(
+        code="D21",
+        level=Level.LATE,
+        headline=ngettext(
+            "{n} due e-mail is locked by somebody else and is stepped over.",
+            "{n} due e-mails are locked by somebody else and are stepped over.",
+            facts.stepped_over,
+        ).format(n=number(facts.stepped_over, cap=LOOKED_AT)),
+        summary=(backlog(facts),),
+        sections=sections(
+            (_("Why"), list(lock.why) if lock else unknown),
+            (_("People"), people(facts)),
+            (_("Do"), [_("ask whoever it is to end the transaction; else:"), *lock.do] if lock else []),
+            (_("Then"), [_("They go out at once.")]),
+            (_("Not"), [_("do not restart workers: they are well, and go out of its way.")]),
+        ),
+    )
+
+
+def worker_killer(facts: Facts) -> Diagnosis | None:
+    """D61: workers die with the same e-mail in hand, again and again."""
+    if not facts.killers:
+        return None
+    worst = facts.killers[0]
+    return Diagnosis(
+        code="D61",
+        level=Level.LATE,
+        headline=_("E-mail {id} ({kind}) has lost {n} delivery processes.").format(
+            id=worst.short_id, kind=worst.kind, n=worst.losses
+        ),
+        summary=(backlog(facts),),
+        sections=sections(
+            (_("Why"), [_killed(killer, facts.now) for killer in facts.killers[:3]]),
+            (
+                _("People"),
+                [_("What was in hand beside it is repeated with its keys, or held as uncertain.")],
+            ),
+            (
+                _("Do"),
+                [
+                    _("find out what kills: dmesg -T | grep -i 'killed process' on the host named above."),
+                    _("then mend the composer of {kind}, or give the worker memory.").format(kind=worst.kind),
+                ],
+            ),
+            (
+                _("Then"),
+                [
+                    _(
+                        "It is tried alone, and given up as uncertain after {n} losses; all others go on."
+                    ).format(n=POISON_LOSSES)
+                ],
+            ),
+            (_("Not"), [_("do not retry it before it is mended: a retry forgets the losses.")]),
+        ),
+    )
+
+
+def _killed(killer: Killer, now: datetime) -> str:
+    text = _("{id} ({kind}) lost {n} workers, {worker} the latest, taken back at {at}. Now: {state}.")
+    return text.format(
+        id=killer.short_id,
+        kind=killer.kind,
+        n=killer.losses,
+        worker=killer.worker or "?",
+        at=clock(killer.last, now),
+        state=killer.state,
     )

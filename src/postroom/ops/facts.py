@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from postroom.models import WorkerHeartbeat
+from postroom.models import Pause, WorkerHeartbeat
 
 CAP: Final = 100_000
 """Counted no further than this."""
@@ -75,6 +75,19 @@ class Worker:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Killer:
+    """An e-mail whose workers died with it in hand, again and again."""
+
+    short_id: str
+    kind: str
+    state: str
+    losses: int
+    last: datetime
+    worker: str
+    """The latest one that was lost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MailerSeen:
     """One mailer as the newest events tell it."""
 
@@ -95,6 +108,14 @@ class MailerSeen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lock:
+    """Somebody who stands in the way: the evidence, and what ends it."""
+
+    why: tuple[str, ...]
+    do: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """One look at everything, the same for page and terminal."""
 
@@ -103,9 +124,21 @@ class Facts:
     database_ms: float
     vendor: str
     doorbell: str
+    bell_trouble: str
+    """Why nobody can be rung for; empty where the bell works, or there is none that needs a broker."""
+
+    pause: Pause | None
+    """The pause in force: since when, by whom and why."""
+
     waiting: tuple[Waiting, ...]
     in_hand: int
     abandoned: int
+    stepped_over: int
+    """Overdue e-mails that somebody keeps locked, of the first few."""
+
+    row_lock: Lock | None
+    """Who that may be."""
+
     in_flight_seconds: tuple[float, ...]
     """How long the sends that are not answered yet have been under way (a sample)."""
 
@@ -119,8 +152,17 @@ class Facts:
     accepted: tuple[Outcome, ...]
     setbacks: tuple[Outcome, ...]
     workers: tuple[Worker, ...]
+    killers: tuple[Killer, ...]
+    """E-mails that have lost two workers or more in the last day, and are not settled well."""
+
     mailers: tuple[MailerSeen, ...]
     last_report_at: datetime | None
+    accepted_unreported: int
+    """Accepted between 10 and 70 minutes ago by mailers that report, if no report has come since; else 0."""
+
+    asked_3h: int
+    asked_3h_yesterday: int
+    """E-mails saved in the last three hours, and in the same three yesterday (asked only where the first is 0)."""
 
     @property
     def due(self) -> int:

@@ -2,7 +2,7 @@
 What is told when the tables cannot be asked or written (D20), or the settings make no sense (D05).
 
 Knows the difference between no answer at all, tables that are not there yet and tables that somebody
-locks, and who that is, where the database tells (PostgreSQL).
+locks.
 """
 
 from __future__ import annotations
@@ -15,21 +15,12 @@ from django.utils.translation import gettext_lazy
 
 from postroom.exceptions import SettingsError
 from postroom.failures import redact
-from postroom.models import OutboundEmail
 from postroom.ops.diagnosis import Diagnosis, Level
+from postroom.ops.facts import Lock
+from postroom.ops.locks import holders
 from postroom.ops.phrases import sections
 from postroom.ops.words import database_label, duration
 from postroom.ops.writing import ReadOnly
-
-_HOLDERS = """
-    SELECT a.pid, a.usename, coalesce(a.application_name, ''), l.mode, a.state,
-           extract(epoch FROM clock_timestamp() - a.state_change), left(a.query, 120)
-    FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
-    WHERE l.relation = to_regclass(%s) AND l.granted AND a.pid <> pg_backend_pid()
-      AND l.mode IN ('AccessExclusiveLock', 'ExclusiveLock', 'ShareRowExclusiveLock')
-    ORDER BY a.state_change LIMIT 3
-"""
-"""Sessions whose lock keeps everybody else from the table."""
 
 
 def missing_migrations(alias: str) -> list[str]:
@@ -48,7 +39,9 @@ def database_trouble(alias: str, error: DatabaseError) -> Diagnosis:
         return _unreachable(alias, worse)
     if missing:
         return _schema_missing(alias, missing)
-    return _unanswered(alias, error)
+    if lock := holders(alias):
+        return locked_out(alias, lock)
+    return _unanswered(error)
 
 
 def _unreachable(alias: str, error: DatabaseError) -> Diagnosis:
@@ -75,11 +68,30 @@ def _schema_missing(alias: str, missing: list[str]) -> Diagnosis:
     )
 
 
-def _unanswered(alias: str, error: DatabaseError) -> Diagnosis:
+def locked_out(alias: str, lock: Lock) -> Diagnosis:
+    """Return what is told when somebody keeps the workers from the tables."""
+    asked = _("Asked just now: {database}. Workers cannot write their heartbeats either.")
+    return _stopped(
+        _("The tables of the outbox are locked by somebody else."),
+        gettext_lazy(
+            "How many e-mails wait is not counted while the lock stands. What was committed is not lost."
+        ),
+        (_("Why"), [*lock.why, asked.format(database=database_label(alias))]),
+        (
+            _("People"),
+            [_("Whatever writes the same tables waits too: registrations. This is more than mail.")],
+        ),
+        (_("Do"), [_("ask whoever it is to end the transaction; else:"), *lock.do]),
+        (_("Then"), [_("Workers go on by themselves, within seconds.")]),
+        (_("Not"), [_("do not start or restart workers: they would wait as well.")]),
+    )
+
+
+def _unanswered(error: DatabaseError) -> Diagnosis:
     return _stopped(
         _("The tables of the outbox do not answer."),
         _UNCOUNTED,
-        (_("Why"), [_saying(error), *_holders(alias)]),
+        (_("Why"), [_saying(error)]),
         (_("People"), [_("Whatever writes the same table waits too: registrations, for example.")]),
         (_("Do"), [_("End the session that holds the lock, or wait for it; then ask again.")]),
         (_("Then"), [_("Workers go on by themselves as soon as the table is free.")]),
@@ -142,28 +154,3 @@ def _stopped(
 def _saying(error: DatabaseError) -> str:
     """The database's own words, cut to what helps and without what is nobody's business."""
     return f"{type(error).__name__}: {redact(str(error), limit=240)}"
-
-
-def _holders(alias: str) -> tuple[str, ...]:
-    """Return a line for each session that locks the whole outbox, and what ends it; nothing where nobody tells."""
-    connection = connections[alias]
-    if connection.vendor != "postgresql":
-        return ()
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(_HOLDERS, [OutboundEmail._meta.db_table])
-            return tuple(line for row in cursor.fetchall() for line in _told(*row))
-    except DatabaseError:
-        return ()
-
-
-def _told(
-    pid: int, user: str, program: str, mode: str, state: str, seconds: float, query: str
-) -> tuple[str, str, str]:
-    return (
-        _("Session {pid} ({program}, user {user}, {state} for {time}) holds {mode} on the outbox.").format(
-            pid=pid, program=program or "?", user=user, state=state, time=duration(float(seconds)), mode=mode
-        ),
-        _("Its last statement: {statement}").format(statement=redact(query)),
-        _("To end it and roll its transaction back: SELECT pg_terminate_backend({pid});").format(pid=pid),
-    )

@@ -11,22 +11,26 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router, transaction
 from django.db.models import Count, F, Max, Min, Q, QuerySet
+from django.db.models.expressions import RawSQL
 from django.utils import timezone
 
-from postroom import doorbell, mailers
+from postroom import doorbell
+from postroom.brakes import STALE, deserted, paused
 from postroom.conf import config
-from postroom.exceptions import PostroomError
 from postroom.models import DeliveryEvent, EventType, OutboundEmail, State, WorkerHeartbeat
-from postroom.ops.facts import CAP, RECENT, SAMPLE, Facts, MailerSeen, Outcome, Waiting, Worker
-from postroom.ops.words import database_label, median
+from postroom.ops import bell, mailer_questions
+from postroom.ops.facts import CAP, RECENT, SAMPLE, Facts, Killer, MailerSeen, Outcome, Waiting, Worker
+from postroom.ops.locks import stepped_over
+from postroom.ops.words import database_label
+from postroom.outbox import SUSPECT_LOSSES
 
 QUESTION_MS: Final = 2_000
 """The longest answer that PostgreSQL is waited for."""
@@ -42,15 +46,13 @@ DEAD_AFTER: Final = timedelta(seconds=5)
 STUCK_AFTER: Final = timedelta(seconds=60)
 """Alive, but the loop that delivers has not come round for this long."""
 
-NOT_QUICK_MS: Final = 2_000
-"""From here on it is worth asking what was usual."""
+LATE: Final = timedelta(seconds=15)
+"""Overdue by this much, an e-mail that a worker could take would have been taken."""
+
+ASKED: Final = timedelta(hours=3)
+"""A site that asked for nothing in so long, and did yesterday, has a trouble of its own."""
 
 _SETBACKS: Final = (EventType.RESCHEDULED, EventType.FAILED, EventType.DOUBTED)
-
-_NOT_THE_MAILER: Final = ("compose", "permanent_message", "permanent_recipient", "expired", "worker_lost")
-"""Classes that say nothing about whether the mailer works."""
-
-_REPORTS: Final = (EventType.REQUESTED, EventType.DELIVERED, EventType.DEFERRED, EventType.BOUNCED)
 
 
 def database() -> str:
@@ -71,7 +73,7 @@ def lag_seconds() -> float:
 
 def throughput_per_minute() -> int:
     """Return how many e-mails were accepted in the last minute."""
-    return _happened(database(), EventType.ACCEPTED, timezone.now() - timedelta(minutes=1))
+    return happened(database(), EventType.ACCEPTED, timezone.now() - timedelta(minutes=1))
 
 
 def failures_by_reason() -> dict[str, int]:
@@ -88,11 +90,14 @@ def workers() -> tuple[Worker, ...]:
 def mailers_seen() -> tuple[MailerSeen, ...]:
     """Return the configured mailers, and others that the newest events name."""
     alias, now = database(), timezone.now()
-    return _mailers(alias, now, _outcomes(alias, EventType.ACCEPTED, now - DAY), _setbacks(alias, now - DAY))
+    return mailer_questions.seen(
+        alias, now, _outcomes(alias, EventType.ACCEPTED, now - DAY), _setbacks(alias, now - DAY)
+    )
 
 
 def look(alias: str) -> Facts:
     """Ask everything once. Raises DatabaseError where the database does not answer in time."""
+    trouble_of_bell = bell.ask(alias)
     began = time.perf_counter()
     with bounded(alias):
         with connections[alias].cursor() as cursor:
@@ -102,27 +107,48 @@ def look(alias: str) -> Facts:
         accepted = _outcomes(alias, EventType.ACCEPTED, now - DAY)
         setbacks = _setbacks(alias, now - DAY)
         rows = OutboundEmail.objects.using(alias)
-        return Facts(
+        overdue, row_lock = stepped_over(alias, now - LATE)
+        mailers_now = mailer_questions.seen(alias, now, accepted, setbacks)
+        last_report_at = mailer_questions.last_report(alias)
+        asked_3h = rows.filter(created_at__gte=now - ASKED)[:CAP].count()
+        facts = Facts(
             now=now,
             database=database_label(alias),
             database_ms=database_ms,
             vendor=connections[alias].vendor,
             doorbell=doorbell.kind_for(alias),
+            bell_trouble="",
+            pause=paused(alias),
             waiting=_waiting(alias, now),
             in_hand=rows.filter(state=State.SENDING).count(),
             abandoned=rows.abandoned(now).count(),
+            stepped_over=overdue,
+            row_lock=row_lock,
             in_flight_seconds=_in_flight(alias, now),
             uncertain=rows.filter(state=State.UNCERTAIN)[:CAP].count(),
-            accepted_1m=_happened(alias, EventType.ACCEPTED, now - timedelta(minutes=1)),
-            accepted_10m=_happened(alias, EventType.ACCEPTED, now - RECENT),
+            accepted_1m=happened(alias, EventType.ACCEPTED, now - timedelta(minutes=1)),
+            accepted_10m=happened(alias, EventType.ACCEPTED, now - RECENT),
             created_10m=rows.filter(created_at__gte=now - RECENT)[:CAP].count(),
             day=_day(alias, now - DAY),
             accepted=accepted,
             setbacks=setbacks,
             workers=_workers(alias, now),
-            mailers=_mailers(alias, now, accepted, setbacks),
-            last_report_at=_last_report(alias),
+            killers=_killers(alias, now - DAY),
+            mailers=mailers_now,
+            last_report_at=last_report_at,
+            accepted_unreported=mailer_questions.accepted_unreported(alias, now, mailers_now, last_report_at),
+            asked_3h=asked_3h,
+            asked_3h_yesterday=0
+            if asked_3h
+            else rows.filter(created_at__range=(now - ASKED - DAY, now - DAY))[:CAP].count(),
         )
+    return replace(facts, bell_trouble=trouble_of_bell())
+
+
+def happened(alias: str, event_type: str, since: datetime, **more: Any) -> int:
+    """Count the events of our e-mails; a provider's account may report on those of others too."""
+    events = DeliveryEvent.objects.using(alias).filter(type=event_type, at__gte=since, email__isnull=False)
+    return events.filter(**more)[:CAP].count()
 
 
 @contextmanager
@@ -141,8 +167,10 @@ def bounded(alias: str) -> Iterator[None]:
 
 
 def _waiting(alias: str, now: datetime) -> tuple[Waiting, ...]:
-    stale_before = now - timedelta(seconds=config().STALE_AFTER_SECONDS)
-    is_due = Q(due_at__lte=now, due_at__gt=stale_before, expires_at__gt=now)
+    stale = Q(reason=STALE, due_at__gt=now)
+    if deserted(alias):  # the next delivery process will set these aside before it begins
+        stale |= Q(due_at__lte=now - timedelta(seconds=config().STALE_AFTER_SECONDS))
+    is_due = Q(due_at__lte=now, expires_at__gt=now) & ~stale
     groups = (
         _pending(alias)
         .order_by()
@@ -153,19 +181,23 @@ def _waiting(alias: str, now: datetime) -> tuple[Waiting, ...]:
             oldest=Min("due_at", filter=is_due),
             first_expiry=Min("expires_at", filter=Q(expires_at__gt=now)),
             dead=Count("pk", filter=Q(expires_at__lte=now)),
-            stale=Count("pk", filter=Q(due_at__lte=stale_before, expires_at__gt=now)),
+            stale=Count("pk", filter=stale & Q(expires_at__gt=now)),
         )
     )
     return tuple(sorted((Waiting(**group) for group in groups), key=lambda group: -group.count))
 
 
 def _pending(alias: str) -> QuerySet[OutboundEmail]:
-    """Return what is PENDING; of a very large backlog the CAP that go first (MySQL knows no such subquery)."""
+    """Return what is PENDING; of a very large backlog the CAP that go first."""
     rows = OutboundEmail.objects.using(alias)
     pending = rows.filter(state=State.PENDING)
-    if connections[alias].vendor == "mysql" or pending[:CAP].count() < CAP:
+    if pending[:CAP].count() < CAP:
         return pending
-    return rows.filter(pk__in=pending.order_by("lane", "due_at").values("pk")[:CAP])
+    foremost = pending.order_by("lane", "due_at").values("id")[:CAP]
+    # One deeper than the ORM puts it: right below IN, MariaDB and MySQL know no LIMIT.
+    sql, params = foremost.query.get_compiler(using=alias).as_sql()
+    found = f"SELECT foremost.id FROM ({sql}) AS foremost"  # noqa: S608 - no part of it comes from outside
+    return rows.filter(pk__in=RawSQL(found, params))  # noqa: S611
 
 
 def _in_flight(alias: str, now: datetime) -> tuple[float, ...]:
@@ -181,18 +213,12 @@ def _in_flight(alias: str, now: datetime) -> tuple[float, ...]:
     return tuple((now - row["at"]).total_seconds() for row in began)
 
 
-def _happened(alias: str, event_type: str, since: datetime, **more: Any) -> int:
-    """Count the events of our e-mails; a provider's account may report on those of others too."""
-    events = DeliveryEvent.objects.using(alias).filter(type=event_type, at__gte=since, email__isnull=False)
-    return events.filter(**more)[:CAP].count()
-
-
 def _day(alias: str, since: datetime) -> dict[str, int]:
     counts = {
-        event_type.value: _happened(alias, event_type, since)
+        event_type.value: happened(alias, event_type, since)
         for event_type in (EventType.ACCEPTED, EventType.DELIVERED, EventType.BOUNCED, EventType.FAILED)
     }
-    counts["expired"] = _happened(alias, EventType.WITHDRAWN, since, email__reason="expired")
+    counts["expired"] = happened(alias, EventType.WITHDRAWN, since, email__reason="expired")
     return counts
 
 
@@ -242,52 +268,25 @@ def _is_dead_here(beat: WorkerHeartbeat) -> bool:
     return False
 
 
-def _mailers(
-    using: str, now: datetime, accepted: Sequence[Outcome], setbacks: Sequence[Outcome]
-) -> tuple[MailerSeen, ...]:
-    seen = dict.fromkeys([*config().SEND_WITH, *(o.mailer for o in (*accepted, *setbacks) if o.mailer)])
-    return tuple(_mailer(using, now, alias, accepted, setbacks) for alias in seen)
-
-
-def _mailer(
-    using: str, now: datetime, alias: str, accepted: Sequence[Outcome], setbacks: Sequence[Outcome]
-) -> MailerSeen:
-    mine = [o for o in accepted if o.mailer == alias]
-    against = [o for o in setbacks if o.mailer == alias and o.error_class not in _NOT_THE_MAILER]
-    last = mine[0].at if mine else None
-    answers = [o.duration_ms for o in mine if o.at >= now - RECENT and o.duration_ms is not None]
-    typical_ms = median(answers)
-    return MailerSeen(
-        alias=alias,
-        reports=_reports(alias),
-        last_accepted_at=last,
-        last_refusal=against[0] if against else None,
-        streak=tuple(o for o in against if last is None or o.at > last),
-        typical_ms=typical_ms,
-        usual_ms=_usual_ms(using, alias, now) if typical_ms >= NOT_QUICK_MS else 0.0,
+def _killers(alias: str, since: datetime) -> tuple[Killer, ...]:
+    """Return e-mails with two lost workers or more, of the newest rescues; those a retry began anew are not told."""
+    events = DeliveryEvent.objects.using(alias).filter(type=EventType.RESCUED, at__gte=since)
+    newest = list(events.order_by("-at").values_list("email_id", "at", "worker")[:SAMPLE])
+    times = Counter(pk for pk, _at, _worker in newest)
+    latest = {pk: (at, worker) for pk, at, worker in reversed(newest)}
+    twice = [pk for pk, n in times.items() if n >= SUSPECT_LOSSES]
+    if not twice:
+        return ()
+    rows = OutboundEmail.objects.using(alias).filter(pk__in=twice, losses__gte=SUSPECT_LOSSES)
+    rows = rows.exclude(state__in=[State.ACCEPTED, State.CANCELLED])
+    return tuple(
+        Killer(
+            short_id=email.short_id,
+            kind=email.kind,
+            state=email.state,
+            losses=email.losses,
+            last=latest[email.pk][0],
+            worker=latest[email.pk][1],
+        )
+        for email in rows.order_by("-losses", "pk")[:10]
     )
-
-
-def _usual_ms(alias: str, mailer: str, now: datetime) -> float:
-    """Return the median answer of *mailer* in the same hour yesterday; 0 where it is not known."""
-    events = DeliveryEvent.objects.using(alias).filter(
-        type=EventType.ACCEPTED,
-        at__range=(now - timedelta(hours=24, minutes=30), now - timedelta(hours=23, minutes=30)),
-        mailer=mailer,
-        duration_ms__isnull=False,
-    )
-    return median(ms or 0 for ms in events.order_by("-at").values_list("duration_ms", flat=True)[:SAMPLE])
-
-
-def _reports(alias: str) -> bool | None:
-    try:
-        return mailers.get(alias).reports
-    except (PostroomError, ImproperlyConfigured, LookupError, ImportError):
-        return None
-
-
-def _last_report(alias: str) -> datetime | None:
-    """Return when the newest report came in: one look at the end of the index for each kind of report."""
-    events = DeliveryEvent.objects.using(alias)
-    newest = [events.filter(type=t).order_by("-at").values_list("at", flat=True).first() for t in _REPORTS]
-    return max((at for at in newest if at), default=None)

@@ -14,23 +14,32 @@ from typing import Final
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from postroom.ops.about_kinds import failing_kind
+from postroom.ops.about_kinds import failing_kind, unknown_kind
+from postroom.ops.about_pause import paused_by_somebody
 from postroom.ops.about_refusals import refused_key, refused_service
+from postroom.ops.about_silence import silent_bell, silent_reports, silent_site
 from postroom.ops.about_speed import falling_behind, slow_provider
-from postroom.ops.about_workers import no_worker, stuck_worker
+from postroom.ops.about_workers import locked_rows, no_worker, stuck_worker, worker_killer
 from postroom.ops.diagnosis import Diagnosis, Level
 from postroom.ops.facts import CAP, Facts
 from postroom.ops.phrases import stale_ones
 from postroom.ops.words import ago, duration, median, number
 
 SITUATIONS: Final[tuple[Callable[[Facts], Diagnosis | None], ...]] = (
+    paused_by_somebody,
     no_worker,
     stuck_worker,
+    locked_rows,
     refused_key,
     slow_provider,
     refused_service,
+    worker_killer,
+    unknown_kind,
     failing_kind,
     falling_behind,
+    silent_reports,
+    silent_bell,
+    silent_site,
 )
 """In the order of the questions: the first that holds is the verdict."""
 
@@ -111,5 +120,12 @@ def _remarks(facts: Facts) -> tuple[str, ...]:
     if len({worker.beat.fingerprint for worker in facts.alive if worker.beat.fingerprint}) > 1:
         found.append(
             _("Workers differ in SECRET_KEY or SITE_URL: links that one writes do not work at the other.")
+        )
+    if len(versions := sorted({worker.beat.version for worker in facts.alive if worker.beat.version})) > 1:
+        old = [w.beat.name for w in facts.alive if w.beat.version and w.beat.version != versions[-1]]
+        found.append(
+            _(
+                "Workers run different versions of postroom ({versions}): restart {names} after a deploy."
+            ).format(versions=", ".join(versions), names=", ".join(old[:5]))
         )
     return tuple(found)

@@ -4,16 +4,16 @@ One verdict: is mail going out, and if not, what to do.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from dataclasses import replace
 
-from django.db import DatabaseError, connections
+from django.db import DatabaseError
 
 from postroom.conf import config
 from postroom.exceptions import SettingsError
 from postroom.ops.diagnosis import Diagnosis, Level
-from postroom.ops.outages import database_trouble, settings_trouble, silence, unwritable
+from postroom.ops.locks import table_lock
+from postroom.ops.outages import database_trouble, locked_out, settings_trouble, silence, unwritable
+from postroom.ops.patience import within
 from postroom.ops.questions import database, look
 from postroom.ops.situations import judge
 from postroom.ops.writing import read_only
@@ -28,6 +28,9 @@ def diagnose(using: str | None = None) -> Diagnosis:
     alias = using or database()
     try:
         config()
+        # Before all else: who is kept from writing a heartbeat looks dead.
+        if lock := table_lock(alias):
+            return locked_out(alias, lock)
         judged = judge(look(alias))
         trouble = read_only(alias)
         return _first(unwritable(alias, trouble), judged) if trouble else judged
@@ -44,21 +47,5 @@ def _first(worse: Diagnosis, judged: Diagnosis) -> Diagnosis:
 
 
 def diagnose_within(seconds: float, using: str | None = None) -> Diagnosis:
-    """
-    Return the state of delivery, or after *seconds* that the database keeps silent.
-
-    Looks from a thread with a connection of its own, because a server that hangs would hold the
-    caller; that thread is left behind and ends with the process.
-    """
-    found: list[Diagnosis] = []
-    thread = threading.Thread(target=_look_and_close, args=(using, found.append), daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return found[0] if found else silence(seconds)
-
-
-def _look_and_close(using: str | None, tell: Callable[[Diagnosis], None]) -> None:
-    try:
-        tell(diagnose(using))
-    finally:
-        connections.close_all()
+    """Return the state of delivery, or after *seconds* that the database keeps silent."""
+    return within(seconds, lambda: diagnose(using)) or silence(seconds)

@@ -7,6 +7,9 @@ an address, a link or a secret.
 
 from __future__ import annotations
 
+import getpass
+import os
+import socket
 import uuid
 from collections.abc import Iterable
 from datetime import datetime
@@ -27,6 +30,20 @@ def masked(address: str) -> str:
     """Return ``a***@example.com`` for an address: enough to recognise one's own, not to learn another's."""
     name, at, domain = address.rpartition("@")
     return f"{name[:1]}***@{domain}" if at else ("***" if address else "")
+
+
+def person(actor: str) -> str:
+    """Return who did something by hand; where people log in with their addresses, masked."""
+    return masked(actor) if "." in actor.rpartition("@")[2] and "@" in actor else actor or "?"
+
+
+def this_person() -> str:
+    """Return who runs this process, as the history names the hand behind a command: ``anna@web-2``."""
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a container may run under a number that has no name
+        name = str(os.getuid())
+    return f"{name}@{socket.gethostname().partition('.')[0]}"[:150]
 
 
 def shown_args(email: OutboundEmail) -> list[tuple[str, str]]:
@@ -82,9 +99,9 @@ def _two(whole: int, step: int, big: str, small: str) -> str:
     return big.format(n=first) + (" " + small.format(n=rest) if rest else "")
 
 
-def ago(instant: datetime, now: datetime) -> str:
+def ago(instant: datetime, now: datetime | None = None) -> str:
     """Return ``4 s ago``."""
-    return _("{duration} ago").format(duration=duration((now - instant).total_seconds()))
+    return _("{duration} ago").format(duration=duration(((now or timezone.now()) - instant).total_seconds()))
 
 
 def clock(instant: datetime, now: datetime | None = None) -> str:

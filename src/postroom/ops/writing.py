@@ -25,7 +25,7 @@ class ReadOnly:
 
 def read_only(alias: str) -> ReadOnly | None:
     """Return why database *alias* cannot be written; None where it can, or where nobody tells."""
-    asks = {"postgresql": _postgresql, "sqlite": _sqlite}.get(connections[alias].vendor)
+    asks = {"postgresql": _postgresql, "sqlite": _sqlite, "mysql": _mysql}.get(connections[alias].vendor)
     return asks(alias) if asks else None
 
 
@@ -47,6 +47,18 @@ def _postgresql(alias: str) -> ReadOnly | None:
             ),
         )
     return None
+
+
+def _mysql(alias: str) -> ReadOnly | None:
+    with connections[alias].cursor() as cursor:
+        cursor.execute("SELECT @@global.read_only, @@session.tx_read_only")
+        server, session = cursor.fetchone()
+    if not (server or session):
+        return None
+    return ReadOnly(
+        why=_("The server is set to read only: a replica, or a primary that somebody closed for writing."),
+        do=_("Let DATABASES name the primary, or: SET GLOBAL read_only = 0."),
+    )
 
 
 def _sqlite(alias: str) -> ReadOnly | None:

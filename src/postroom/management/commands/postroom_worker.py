@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, OperationalError, ProgrammingError, connections, router
 from django.db.migrations.executor import MigrationExecutor
 
+from postroom import mailers, senders
 from postroom.models import OutboundEmail
 from postroom.ops.words import database_label
 from postroom.worker import Worker, stop_on_signals
@@ -44,12 +45,17 @@ class Command(BaseCommand):
             until_empty=options["until_empty"],
             release_stale=options["release_stale"],
         )
-        self.stdout.write(
-            f"postroom_worker {worker.name}: {database_label(using)}, mailer {worker.mailer}, "
-            f"{worker.concurrency} at once. SIGTERM stops it."
-        )
+        backend_class = mailers.get(worker.mailer).backend_class
+        if trouble := senders.too_many(backend_class, worker.concurrency):
+            self.stderr.write(f"(postroom.W013) {trouble}\n  --concurrency: {senders.fewer(backend_class)}")
         try:
             with stop_on_signals(worker):
+                self.stdout.write(
+                    f"postroom_worker {worker.name}: {database_label(using)}, mailer {worker.mailer}, "
+                    f"{worker.concurrency} at once. SIGTERM stops it."
+                )
+                # Into a pipe Python writes by the block, and nothing else may be said for days.
+                self.stdout.flush()
                 worker.run()
         except DatabaseError as error:
             raise CommandError(f"The database refuses to be written: {error}") from error
@@ -65,4 +71,11 @@ class Command(BaseCommand):
         if executor.migration_plan(executor.loader.graph.leaf_nodes("postroom")):
             raise CommandError(
                 "The tables of postroom are missing or old. Run: python manage.py migrate postroom"
+            )
+        known = {name for app, name in executor.loader.disk_migrations if app == "postroom"}
+        applied = {name for app, name in executor.loader.applied_migrations if app == "postroom"}
+        if newer := sorted(name for name in applied - known if name > max(known)):
+            # Said and not refused: between migrate and the restart of the last worker mail goes on.
+            self.stderr.write(
+                f"The tables of postroom were made by newer code ({', '.join(newer)}): restart this worker with it."
             )

@@ -3,7 +3,7 @@
  * Keeps the operator's overview fresh: every 5 s, while somebody looks at it.
  *
  * Replaces only the parts marked data-live, never while the reader is in one of them (a selection,
- * the focus), and the title of the tab, so that a pinned tab is an alarm. Without it the link
+ * the focus, something unfolded), and the title of the tab, so that a pinned tab is an alarm. Without it the link
  * "Look again" does the same.
  */
 "use strict";
@@ -17,6 +17,7 @@
     const selection = document.getSelection();
     return (
       part.contains(document.activeElement) ||
+      part.querySelector("details[open]") !== null ||
       (selection !== null && !selection.isCollapsed && part.contains(selection.anchorNode))
     );
   }

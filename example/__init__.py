@@ -1,0 +1,1 @@
+"""Factors: a small shop that uses postroom, and what people try first."""

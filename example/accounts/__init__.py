@@ -1,0 +1,1 @@
+"""Who shops: accounts that log in by address."""

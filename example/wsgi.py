@@ -1,0 +1,9 @@
+"""The shop for a WSGI server."""
+
+import os
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "example.settings")
+
+from django.core.wsgi import get_wsgi_application
+
+application = get_wsgi_application()

@@ -1,0 +1,35 @@
+"""Settings that cannot be meant are refused with a sentence."""
+
+from typing import Any
+
+import pytest
+from django.core.checks import run_checks
+
+from postroom.accounts.conf import AccountsSettingsError, config
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"VERIFICATION_MAX_AGE": 60}, "Did you mean 'VERIFICATION_MAX_AGE_SECONDS'?"),
+        ({"COLOUR": "red"}, "It knows: "),
+        ({"LOGIN_AFTER_VERIFICATION": 1}, "is of type bool"),
+        ({"VERIFICATION_MAX_AGE_SECONDS": "86400"}, "is of type int"),
+        ({"VERIFICATION_MAX_AGE_SECONDS": 600}, "must be more than 600"),
+        ("everything", "is a dictionary"),
+    ],
+)
+def test_a_setting_that_cannot_be_meant_is_refused(settings: Any, given: Any, says: str):
+    settings.POSTROOM_ACCOUNTS = given
+
+    with pytest.raises(AccountsSettingsError, match=says.replace("?", r"\?")):
+        config()
+    assert [check.id for check in run_checks() if check.id == "postroom_accounts.E001"]
+
+
+def test_a_missing_backend_is_said_at_the_start(settings: Any):
+    settings.AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
+
+    assert "postroom_accounts.W001" in [check.id for check in run_checks()]

@@ -1,0 +1,1 @@
+"""Celery as a host of the engine: its tasks, its doorbell, its step."""

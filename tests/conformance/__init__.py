@@ -1,0 +1,1 @@
+"""The outbox on every database: one suite, the same tests for each."""

@@ -1,0 +1,3 @@
+"""The site of the accidents has no pages."""
+
+urlpatterns: list[object] = []

@@ -1,0 +1,1 @@
+"""Histories nobody thought of: the outbox under random verbs, crashes and clocks."""

@@ -1,0 +1,59 @@
+"""What a mailer hands to a provider that knows keys, as that provider sees it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+from django.core.mail import EmailMessage
+
+from example.brevo import Brevo, Server
+from example.moods import Mood
+from example.reports import Hook
+from postroom.failures import FailureClass, judge
+from postroom.mailers import Mailer
+
+pytest.importorskip("anymail.backends.brevo")
+
+
+@pytest.fixture
+def provider() -> Iterator[Server]:
+    """A provider that answers at once."""
+    server = Server(Brevo(Mood(label="quick", seconds=0), Hook("")))
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def mailer(provider: Server) -> Iterator[Mailer]:
+    url = f"http://127.0.0.1:{provider.server_port}/v3/"
+    mailer = Mailer(
+        "brevo",
+        {"BACKEND": "anymail.backends.brevo.EmailBackend", "OPTIONS": {"api_key": "k", "api_url": url}},
+    )
+    yield mailer
+    mailer.close()
+
+
+def a_message() -> EmailMessage:
+    return EmailMessage("Hello", "Text", "shop@example.com", ["ann@example.com"])
+
+
+KEY = "9b2c1f0a-6a0e-5d5c-8d58-3b8b1f3f4a10"
+
+
+def test_provider_recognises_a_repeat_by_its_key(provider: Server, mailer: Mailer) -> None:
+    """The answer to the first was lost on the way. Without a key the repeat is a second e-mail."""
+    first = mailer.send(a_message(), KEY)
+
+    with pytest.raises(Exception, match="400") as refused:
+        mailer.send(a_message(), KEY)
+
+    assert judge(refused.value).failure == FailureClass.DUPLICATE
+    assert [call["accepted"] for call in provider.brevo.log()] == [True, False]
+    assert [call["message_id"] for call in provider.brevo.log()] == [first.message_id, ""]

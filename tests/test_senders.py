@@ -1,0 +1,135 @@
+"""The two ways to send: which one a worker gets, and how they end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from anymail.backends.brevo import EmailBackend as Brevo
+from django.core.mail import EmailMessage
+from django.core.mail.backends.locmem import EmailBackend as InMemory
+
+from postroom import composer, enqueue, mailers
+from postroom.delivery import Prepared, prepare
+from postroom.ears import Ears
+from postroom.mailers import Mailer
+from postroom.outbox import claim
+from postroom.senders import LoopSenders, ThreadSenders, senders_for
+from tests.test_failures import http, serve  # noqa: F401 - the fixture
+
+pytestmark = pytest.mark.django_db
+
+PATIENCE_SECONDS = 20
+
+
+@composer("senders.letter")
+def letter() -> EmailMessage:
+    return EmailMessage("Subject", "Text", "shop@example.com", ["ann@example.com"])
+
+
+@pytest.fixture
+def ears() -> Iterator[Ears]:
+    ears = Ears("default")
+    yield ears
+    ears.close()
+
+
+@pytest.fixture
+def prepared() -> Prepared:
+    enqueue("senders.letter")
+    (email,) = claim(1, worker="host/1", mailer="provider", keyed=True)
+    ready = prepare(email)
+    assert isinstance(ready, Prepared)
+    return ready
+
+
+def behind_brevo(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Let every mailer be Brevo at *url*."""
+    recipe = {"BACKEND": "anymail.backends.brevo.EmailBackend", "OPTIONS": {"api_key": "k", "api_url": url}}
+    monkeypatch.setattr(mailers, "recipe", lambda alias: recipe)
+
+
+@pytest.mark.parametrize(
+    ("backend", "kind"),
+    [
+        (Brevo(api_key="k", api_url="http://127.0.0.1:1/v3/"), LoopSenders),
+        (InMemory(alias="provider") if hasattr(InMemory, "alias") else InMemory(), ThreadSenders),
+    ],
+    ids=["HTTP of Anymail", "anything else"],
+)
+def test_loop_carries_what_it_can_and_threads_the_rest(ears: Ears, backend: Any, kind: type) -> None:
+    mailer = Mailer("provider", {})
+    mailer.__dict__["backend"] = backend
+
+    senders = senders_for(mailer, 2, ears)
+    senders.stop()
+
+    assert type(senders) is kind
+
+
+def test_without_aiohttp_threads_send(ears: Ears, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("postroom.carrier.is_available", lambda: False)
+    mailer = Mailer("provider", {})
+    mailer.__dict__["backend"] = Brevo(api_key="k", api_url="http://127.0.0.1:1/v3/")
+
+    senders = senders_for(mailer, 2, ears)
+    senders.stop()
+
+    assert type(senders) is ThreadSenders
+
+
+def test_loop_sends_while_it_is_waited_for(
+    ears: Ears,
+    prepared: Prepared,
+    serve: Any,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    behind_brevo(monkeypatch, f"http://127.0.0.1:{serve(http(201, {'messageId': '<1@x>'})).port}/v3/")
+    senders = LoopSenders(2)
+
+    senders.start(prepared)
+    senders.wait(ears, PATIENCE_SECONDS, rings=False)
+    results = senders.finished()
+    senders.stop()
+
+    assert [(result.verdict, result.message_id) for result in results] == [(None, "<1@x>")]
+
+
+def test_loop_ends_although_a_timer_wants_to_stop_it(ears: Ears) -> None:
+    """
+    The last result of a worker leaves a timer behind. It fired while the connections were being
+    closed: the worker ended with an exception instead of its goodbye.
+    """
+    senders = LoopSenders(2)
+    senders._loop.call_soon(senders._loop.stop)
+
+    senders.stop()
+
+    assert senders._loop.is_closed()
+
+
+def test_loop_gives_up_what_hangs_when_it_ends(
+    ears: Ears,
+    prepared: Prepared,
+    serve: Any,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[bool] = []
+
+    def hang(connection: Any) -> None:
+        asked.append(True)
+        ears.wake()
+        connection.recv(65536)
+        connection.recv(65536)
+
+    behind_brevo(monkeypatch, f"http://127.0.0.1:{serve(hang).port}/v3/")
+    senders = LoopSenders(2)
+    senders.start(prepared)
+    while not asked:
+        senders.wait(ears, 1)
+
+    senders.stop()
+
+    assert senders.finished() == []
+    assert senders._loop.is_closed()

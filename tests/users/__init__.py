@@ -1,0 +1,1 @@
+"""User models that the accounts must get along with, each in a project of its own."""

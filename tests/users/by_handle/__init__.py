@@ -1,0 +1,1 @@
+"""A user model with as little as Django allows, under other names."""
