@@ -227,14 +227,17 @@ def mariadb(*, max_connections: int = 200) -> Iterator[MariaDB]:
 
 def _initialise_mariadb(directory: Path, owner: str | None) -> None:
     flags = ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]
-    subprocess.run(
-        ["mariadb-install-db", "--no-defaults", f"--datadir={directory / 'data'}", *flags],
-        check=True,
-        capture_output=True,
-        cwd=directory,
-        user=owner,
-        group=owner,
-    )
+    # It starts a server, too: the tmpdir for the same reason as in _mariadb_options.
+    paths = [f"--datadir={directory / 'data'}", f"--tmpdir={directory}"]
+    _run_once(["mariadb-install-db", "--no-defaults", *paths, *flags], directory, owner)
+
+
+def _run_once(command: list[str], directory: Path, owner: str | None) -> None:
+    """Run what prepares a server; raises ServerFailed with its last words."""
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=directory, user=owner, group=owner)
+    if ran.returncode:
+        words = (ran.stdout + ran.stderr)[-500:]
+        raise ServerFailed(f"{command[0]} ended with exit code {ran.returncode}. Its last words: {words}")
 
 
 def _mariadb_options(directory: Path, port: int, max_connections: int) -> list[str]:
@@ -259,14 +262,7 @@ def _mariadb_options(directory: Path, port: int, max_connections: int) -> list[s
 
 def _initialise(binaries: Path, directory: Path, owner: str | None) -> None:
     flags = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]
-    subprocess.run(
-        [str(binaries / "initdb"), "-D", str(directory / "data"), *flags],
-        check=True,
-        capture_output=True,
-        cwd=directory,
-        user=owner,
-        group=owner,
-    )
+    _run_once([str(binaries / "initdb"), "-D", str(directory / "data"), *flags], directory, owner)
 
 
 def _command(binaries: Path, directory: Path, port: int, max_connections: int) -> list[str]:
