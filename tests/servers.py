@@ -234,7 +234,9 @@ def _initialise_mariadb(directory: Path, owner: str | None) -> None:
 
 def _run_once(command: list[str], directory: Path, owner: str | None) -> None:
     """Run what prepares a server; raises ServerFailed with its last words."""
-    ran = subprocess.run(command, capture_output=True, text=True, cwd=directory, user=owner, group=owner)
+    ran = subprocess.run(
+        command, check=False, capture_output=True, text=True, cwd=directory, user=owner, group=owner
+    )
     if ran.returncode:
         words = (ran.stdout + ran.stderr)[-500:]
         raise ServerFailed(f"{command[0]} ended with exit code {ran.returncode}. Its last words: {words}")

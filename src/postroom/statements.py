@@ -20,7 +20,7 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from django.db import connections, transaction
+from django.db import OperationalError, connections, transaction
 from django.db.models import AutoField, Case, DateTimeField, Field, Func, Model, Q, Value, When
 from django.db.models.expressions import Col, RawSQL
 from django.db.models.functions import Now
@@ -142,7 +142,8 @@ class Given:
             return set()
         if _lacks_returning(self._using):
             named = guard.filter(self._fence() if self._claims else Q(pk__in=list(self._rows)))
-            return _update_by_key(named, values)
+            still = Q(claim_id__in=set(self._claims.values())) if self._claims else Q()
+            return _update_by_key(named, values, still)
         sql, params = _update_sql(guard.filter(self._match()), values)
         # No assignment of ours holds a subquery, so the first WHERE is that of the UPDATE.
         assignments, where, guards = sql.partition(" WHERE ")
@@ -315,17 +316,18 @@ def _claim_by_key(due: OutboundEmailQuerySet, values: Mapping[str, Any]) -> list
     return list(_change(keys, values, due.db)) if keys else []
 
 
-def _update_by_key(rows: OutboundEmailQuerySet, values: Mapping[str, Any]) -> set[int]:
+def _update_by_key(rows: OutboundEmailQuerySet, values: Mapping[str, Any], still: Q) -> set[int]:
     """
     Lock the rows that match now and change them.
 
     The lock waits for whoever is at a row and then reads what he committed, at every isolation
-    level; so a row that he took out of the guard is neither changed nor reported.
+    level; so a row that he took out of the guard is neither changed nor reported. That it holds until
+    the change is not only believed: *still* is asked once more by the UPDATE itself.
     """
     with transaction.atomic(using=rows.db):
         keys = _lock(rows.order_by("pk"), by="PRIMARY")
         if keys:
-            _change(keys, values, rows.db)
+            _change(keys, values, rows.db, still)
     return set(keys)
 
 
@@ -345,9 +347,16 @@ def _lock(rows: OutboundEmailQuerySet, *, by: str, skip_locked: bool = False) ->
         return [row[0] for row in cursor.fetchall()]
 
 
-def _change(keys: Sequence[int], values: Mapping[str, Any], using: str) -> OutboundEmailQuerySet:
+def _change(
+    keys: Sequence[int], values: Mapping[str, Any], using: str, still: Q | None = None
+) -> OutboundEmailQuerySet:
+    """Change the rows that are locked; raises OperationalError, and nothing is written, where one is not *still* so."""
     rows = OutboundEmail.objects.using(using).filter(pk__in=keys)
     # From left to right, and each assignment sees those before it: what looks at columns comes first.
     ordered = sorted(values, key=lambda name: not hasattr(values[name], "resolve_expression"))
-    rows.update(**{name: values[name] for name in ordered})
+    changed = rows.filter(still or Q()).update(**{name: values[name] for name in ordered})
+    if changed != len(keys):
+        raise OperationalError(
+            f"{len(keys) - changed} of {len(keys)} locked rows were changed by somebody else"
+        )
     return rows

@@ -162,6 +162,14 @@ class _History:
         return [event for event in self.events if event.type in ARROWS]
 
     @property
+    def told(self) -> str:
+        """All of it on one line: who finds a broken promise has nothing else to go by."""
+        return " | ".join(
+            f"{event.at:%M:%S.%f} {event.type} {event.attempt} by {event.worker or '-'} {event.detail}"
+            for event in self.events
+        )
+
+    @property
     def reports(self) -> list[DeliveryEvent]:
         return [event for event in self.events if event.type in EVIDENCE]
 
@@ -231,7 +239,9 @@ def _path(history: _History, found: Judgement) -> None:
     for event in history.arrows:
         begins, ends = ARROWS[event.type]
         if state not in begins or event.state not in ends:
-            found.complain(f"path: {history.name} went from {state} by {event.type} to {event.state}")
+            found.complain(
+                f"path: {history.name} went from {state} by {event.type} to {event.state}: {history.told}"
+            )
         state = event.state
     proved = bool(history.reports) and history.email.state == State.ACCEPTED
     if history.email.state != state and not proved:

@@ -10,12 +10,12 @@ from datetime import timedelta
 from typing import TypeVar
 
 import pytest
-from django.db import connections, transaction
+from django.db import OperationalError, connections, transaction
 
-from postroom import outbox
+from postroom import outbox, statements
 from postroom.exceptions import NotAllowed
 from postroom.models import DeliveryEvent, OutboundEmail, State
-from tests.attempts import NEVER, answer, let_time_pass, put, put_and_take, table, take
+from tests.attempts import NEVER, NOT_NOW, answer, history, let_time_pass, put, put_and_take, table, take
 
 pytestmark = pytest.mark.django_db(databases=["default", "postgres", "mariadb"], transaction=True)
 
@@ -66,6 +66,20 @@ def test_one_email_goes_to_one_of_many(database: str) -> None:
 
     assert [one for mine in got for one in mine] == [email]
     assert table(email).attempt == 1
+
+
+@pytest.mark.parametrize("database", ["mariadb"], indirect=True)
+def test_refusal_is_not_written_where_a_lock_was_lost(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a storm on MariaDB an attempt ended twice: between its lock and its change a row had been rescued."""
+    email = put_and_take(database)
+    let_time_pass(database, timedelta(minutes=1))
+    outbox.rescue(worker="host/2", using=database)
+    monkeypatch.setattr(statements, "_lock", lambda *_, **__: [email.pk])
+
+    with pytest.raises(OperationalError, match="1 of 1 locked rows were changed"):
+        outbox.reschedule([answer(email, NOT_NOW)], using=database)
+
+    assert history(email) == ["claimed:sending", "rescued:pending"]
 
 
 def test_email_is_rescued_once(database: str) -> None:
