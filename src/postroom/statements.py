@@ -14,6 +14,7 @@ The ORM's ways, a CASE for each column and a parameter for each value, take thre
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -28,6 +29,8 @@ from django.db.models.sql import UpdateQuery
 from django.utils import timezone
 
 from postroom.models import OutboundEmail, OutboundEmailQuerySet, State
+
+logger = logging.getLogger("postroom")
 
 
 class _UtcTimestamp(Func):
@@ -356,7 +359,7 @@ def _change(
     ordered = sorted(values, key=lambda name: not hasattr(values[name], "resolve_expression"))
     changed = rows.filter(still or Q()).update(**{name: values[name] for name in ordered})
     if changed != len(keys):
-        raise OperationalError(
-            f"{len(keys) - changed} of {len(keys)} locked rows were changed by somebody else"
-        )
+        lost = f"{len(keys) - changed} of {len(keys)} locked rows were changed by somebody else"
+        logger.error("lock_lost %s: nothing of it is written, and it is tried again", lost)
+        raise OperationalError(lost)
     return rows
