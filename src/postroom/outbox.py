@@ -28,13 +28,13 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
-from django.db import IntegrityError, router, transaction
+from django.db import router, transaction
 from django.db.models import Case, Exists, F, Q, Value, When
 from django.db.models.functions import Coalesce, NullIf
 from django.utils import timezone
 from django.utils.translation import get_language
 
-from postroom import doorbell, signals
+from postroom import doorbell
 from postroom.brakes import pause, paused, release_stale, resume, set_aside_stale
 from postroom.byhand import cancel, resend, retry
 from postroom.conf import config
@@ -42,7 +42,6 @@ from postroom.failures import backoff
 from postroom.ledger import Result, doubts_of, facts_of, record, record_results
 from postroom.models import (
     SETTLED,
-    DeliveryEvent,
     EventType,
     Lane,
     OnUncertain,
@@ -51,14 +50,13 @@ from postroom.models import (
     Pause,
     State,
 )
-from postroom.reports import weigh_all
+from postroom.reports import adopt, note
 from postroom.statements import (
     Given,
     claim_rows,
     clock,
     clock_now,
     insert,
-    lock_before_events,
 )
 
 __all__ = [
@@ -293,9 +291,7 @@ def accept(results: Sequence[Result], *, using: str | None = None) -> list[Resul
                 **rows[result.email.pk],
             )
         record_results(results, changed, EventType.ACCEPTED, using)
-    _adopt_reports(
-        {r.message_id: r.email.pk for r in results if r.message_id and r.email.pk in changed}, using
-    )
+    adopt({r.message_id: r.email.pk for r in results if r.message_id and r.email.pk in changed}, using)
     return [result for result in results if result.email.pk not in changed]
 
 
@@ -422,89 +418,6 @@ def claimed_at(email: OutboundEmail) -> datetime:
     if email.lease_expires_at is None:
         return timezone.now()
     return email.lease_expires_at - timedelta(seconds=config().LEASE_SECONDS)
-
-
-# --- reports ------------------------------------------------------------------------------------
-
-
-def note(
-    email: OutboundEmail | None,
-    type: EventType | str,  # noqa: A002 - the word of the event
-    *,
-    occurred_at: datetime | None = None,
-    recipient: str = "",
-    message_id: str = "",
-    detail: str = "",
-    dedupe_key: str | None = None,
-    mailer: str = "",
-    using: str | None = None,
-) -> bool:
-    """
-    Write down what a provider, or a used link, says about an e-mail. Safe in any order, and twice.
-
-    Without *email* the row is looked up by *message_id*; a report nobody can place is kept and
-    adopted when the acceptance brings that id. Returns False for a report known already.
-    Proof that the provider had it settles any row, but one that a worker has in hand, as ACCEPTED.
-    """
-    using = using or (email and email._state.db) or router.db_for_write(OutboundEmail)
-    if email is None and message_id:
-        email = _by_message_id(message_id, using)
-    event = DeliveryEvent(
-        email=email,
-        type=EventType(type),
-        occurred_at=occurred_at or timezone.now(),
-        recipient=recipient[:254],
-        message_id=message_id[:255],
-        detail=detail[:2000],
-        dedupe_key=dedupe_key,
-        mailer=mailer,
-        attempt=email.attempt if email else 0,
-    )
-    try:
-        with transaction.atomic(using=using):
-            if email is not None:
-                lock_before_events([email.pk], using)
-            # The INSERT first: on SQLite it takes the write lock before anything is read.
-            event.save(using=using, force_insert=True)
-            if email is not None:
-                email = weigh_all([email.pk], using)[email.pk]
-                event.state, event.attempt = email.state, email.attempt
-                event.save(using=using, update_fields=["state", "attempt"])
-                signals.announce([(email, event)], using)
-            elif message_id:
-                transaction.on_commit(lambda: _adopt_late(message_id, using), using=using, robust=True)
-    except IntegrityError:
-        if dedupe_key and DeliveryEvent.objects.using(using).filter(dedupe_key=dedupe_key).exists():
-            return False
-        raise
-    return True
-
-
-def _by_message_id(message_id: str, using: str) -> OutboundEmail | None:
-    """Find the e-mail by its id, or by that of an earlier acceptance: a repeat may have got another one."""
-    rows = OutboundEmail.objects.using(using)
-    accepted = Q(events__message_id=message_id, events__type=EventType.ACCEPTED)
-    return rows.filter(message_id=message_id).first() or rows.filter(accepted).first()
-
-
-def _adopt_reports(by_id: Mapping[str, int], using: str) -> None:
-    """
-    Give reports that nobody could place to the e-mails (by primary key) whose message ids they name.
-
-    Both sides look after they have committed, the acceptance here and the report in ``note``:
-    so when the two happen at once, at least one of them sees the other.
-    """
-    waiting = DeliveryEvent.objects.using(using).filter(email__isnull=True, message_id__in=list(by_id))
-    for message_id in set(waiting.values_list("message_id", flat=True)):
-        with transaction.atomic(using=using):
-            lock_before_events([by_id[message_id]], using)
-            waiting.filter(message_id=message_id).update(email_id=by_id[message_id])
-            weigh_all([by_id[message_id]], using)
-
-
-def _adopt_late(message_id: str, using: str) -> None:
-    if email := _by_message_id(message_id, using):
-        _adopt_reports({message_id: email.pk}, using)
 
 
 # --- how the arrows are written -----------------------------------------------------------------

@@ -1,8 +1,9 @@
 """
-Many reports at once: what ``outbox.note`` does for one, for all of a webhook's body in one transaction.
+What providers, and used links, say about e-mails: kept in any order, given to its e-mail, and weighed.
 
-Owns how a list of reports finds its e-mails and is weighed. The number of statements does not grow with
-the list: a provider that sends 500 reports in one call waits for its answer, and comes again without one.
+Owns how reports find their e-mails and what they prove together; ``outbox.note`` is the one for a single
+report. The number of statements does not grow with a list: a provider that sends 500 reports in one call
+waits for its answer, and comes again without one.
 """
 
 from __future__ import annotations
@@ -49,6 +50,48 @@ class Report:
     occurred_at: datetime | None = None
     recipient: str = ""
     detail: str = ""
+
+
+def note(
+    email: OutboundEmail | None,
+    type: EventType | str,  # noqa: A002 - the word of the event
+    *,
+    occurred_at: datetime | None = None,
+    recipient: str = "",
+    message_id: str = "",
+    detail: str = "",
+    dedupe_key: str | None = None,
+    mailer: str = "",
+    using: str | None = None,
+) -> bool:
+    """
+    Write down what a provider, or a used link, says about an e-mail. Safe in any order, and twice.
+
+    Without *email* the row is looked up by *message_id*; a report nobody can place is kept and
+    adopted when the acceptance brings that id. Returns False for a report known already.
+    Proof that the provider had it settles any row, but one that a worker has in hand, as ACCEPTED.
+    """
+    using = using or (email and email._state.db) or router.db_for_write(OutboundEmail)
+    if email is None and message_id:
+        email = _by_message_id([message_id], using).get(message_id)
+    event = DeliveryEvent(
+        email=email,
+        type=EventType(type),
+        occurred_at=occurred_at or timezone.now(),
+        recipient=recipient[:254],
+        message_id=message_id[:255],
+        detail=detail[:2000],
+        dedupe_key=dedupe_key,
+        mailer=mailer,
+        attempt=email.attempt if email else 0,
+    )
+    try:
+        _store([event], using, wait=True)
+    except IntegrityError:
+        if dedupe_key and DeliveryEvent.objects.using(using).filter(dedupe_key=dedupe_key).exists():
+            return False
+        raise
+    return True
 
 
 def note_all(reports: Sequence[Report], *, using: str | None = None) -> int:
@@ -118,7 +161,7 @@ def _store(events: Sequence[DeliveryEvent], using: str, *, wait: bool) -> list[D
         _stamp(placed, emails, using)
         signals.announce([(emails[event.email_id], event) for event in placed if event.email_id], using)
         if late := {event.message_id for event in mine if event.email_id is None and event.message_id}:
-            transaction.on_commit(partial(_adopt, late, using), using=using, robust=True)
+            transaction.on_commit(partial(_adopt_late, late, using), using=using, robust=True)
     return left
 
 
@@ -220,11 +263,28 @@ def _stamp(events: Sequence[DeliveryEvent], emails: Mapping[int, OutboundEmail],
         DeliveryEvent.objects.using(using).filter(pk__in=pks).update(state=state, attempt=attempt)
 
 
-def _adopt(message_ids: Iterable[str], using: str) -> None:
-    """Give reports that nobody could place to e-mails that were accepted at the same moment."""
-    for message_id, email in _by_message_id(message_ids, using).items():
+def adopt(by_id: Mapping[str, int], using: str) -> None:
+    """
+    Give reports that nobody could place to the e-mails (by primary key) whose message ids they name.
+
+    Both sides look after they have committed, the acceptance here and a report in ``_store``: so when
+    the two happen at once, at least one of them sees the other. Inside a transaction it looks at once,
+    too: what is there already must not wait for a look that a killed worker never takes.
+    """
+    if by_id:
+        _adopt(by_id, using)
+        if transaction.get_connection(using).in_atomic_block:
+            transaction.on_commit(partial(_adopt, by_id, using), using=using, robust=True)
+
+
+def _adopt_late(message_ids: Iterable[str], using: str) -> None:
+    _adopt({name: email.pk for name, email in _by_message_id(message_ids, using).items()}, using)
+
+
+def _adopt(by_id: Mapping[str, int], using: str) -> None:
+    waiting = DeliveryEvent.objects.using(using).filter(email__isnull=True, message_id__in=list(by_id))
+    for message_id in set(waiting.values_list("message_id", flat=True)):
         with transaction.atomic(using=using):
-            lock_before_events([email.pk], using)
-            waiting = DeliveryEvent.objects.using(using).filter(email__isnull=True, message_id=message_id)
-            waiting.update(email_id=email.pk)
-            weigh_all([email.pk], using)
+            lock_before_events([by_id[message_id]], using)
+            waiting.filter(message_id=message_id).update(email_id=by_id[message_id])
+            weigh_all([by_id[message_id]], using)

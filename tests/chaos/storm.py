@@ -173,7 +173,7 @@ def _environment(stage: Stage) -> dict[str, str]:
 
 @dataclass(kw_only=True)
 class Reports:
-    """Tells the outbox what became of half of what the provider took, some of it twice."""
+    """Tells the outbox what became of half of what the provider took, some of it twice, some early."""
 
     stage: Stage
     seed: int
@@ -183,23 +183,25 @@ class Reports:
     def run(self) -> None:
         """Report until the storm is over."""
         draw = random.Random(self.seed + 2)
-        while not self.over.wait(1.0):
+        while not self.over.wait(0.2):
             calls = self.stage.provider.calls()
             for call in calls[self._told :]:
                 if self.over.is_set():
                     break
                 if call["accepted"] and draw.random() < 0.5:
                     kind = draw.choice(["delivered"] * 4 + ["bounced", "deferred"])
-                    self._tell(call, kind)
+                    named = draw.random() < 0.5
+                    self._tell(call, kind, named=named)
                     if draw.random() < 0.2:
-                        self._tell(call, kind)
+                        self._tell(call, kind, named=named)
             self._told = len(calls)
         connections[ALIAS].close()
 
-    def _tell(self, call: dict[str, Any], kind: str) -> None:
+    def _tell(self, call: dict[str, Any], kind: str, *, named: bool) -> None:
+        """As a provider does that gives back our name of the e-mail, or else only its own id."""
         try:
             outbox.note(
-                OutboundEmail.objects.using(ALIAS).filter(uuid=call["email"]).first(),
+                OutboundEmail.objects.using(ALIAS).filter(uuid=call["email"]).first() if named else None,
                 kind,
                 occurred_at=datetime.now(UTC),
                 message_id=call["message_id"],

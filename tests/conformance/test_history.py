@@ -11,7 +11,7 @@ import pytest
 from django.db import IntegrityError, connections, transaction
 from django.utils import timezone
 
-from postroom import outbox
+from postroom import outbox, signals
 from postroom.models import DeliveryEvent, OutboundEmail, State
 from postroom.statements import clock
 from tests.attempts import (
@@ -85,7 +85,7 @@ def test_arrow_whose_event_cannot_be_written_changes_nothing(
     if name == "rescued":
         let_time_pass(database, timedelta(minutes=1))
         before = OutboundEmail.objects.using(database).filter(pk=email.pk).values().get()
-    monkeypatch.setattr(outbox.signals, "announce", broken)
+    monkeypatch.setattr(signals, "announce", broken)
     with pytest.raises(IntegrityError):
         _direct(name, email, database)
 

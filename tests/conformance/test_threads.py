@@ -136,6 +136,24 @@ def test_report_and_acceptance_at_once_find_each_other(database: str) -> None:
         assert [table(email).report for email in emails] == ["delivered"] * half
 
 
+@pytest.mark.parametrize("database", ["postgres", "mariadb"], indirect=True)
+def test_report_that_comes_between_acceptance_and_commit_is_adopted(database: str) -> None:
+    """A worker writes its results in one transaction. (SQLite has one writer: there nothing comes between.)"""
+    email = put_and_take(database)
+
+    def come() -> None:
+        outbox.note(None, "delivered", message_id="<1@p>", using=database)
+        connections[database].close()
+
+    with transaction.atomic(using=database):
+        outbox.accept([answer(email, message_id="<1@p>")], using=database)
+        report = threading.Thread(target=come)
+        report.start()
+        report.join(timeout=20)
+
+    assert table(email).report == "delivered"
+
+
 def test_either_the_person_cancels_it_or_a_worker_takes_it(database: str) -> None:
     """ "Cancelled" on the page and the e-mail in the inbox."""
     emails = [put(database) for _ in range(10)]
