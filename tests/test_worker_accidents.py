@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -21,7 +22,7 @@ from postroom.backends import OutboxEmailBackend
 from postroom.ledger import Result
 from postroom.models import DeliveryEvent, OutboundEmail
 from postroom.statements import Given
-from postroom.worker import Worker
+from postroom.worker import Held, Worker
 from tests.attempts import NEVER, NOT_NOW, answer, history, put_and_take, table
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "postgres", "mariadb"])
@@ -168,6 +169,28 @@ def test_answer_that_waited_for_the_database_at_the_end_is_not_called_doubt(sett
         worker.run()
 
     assert [result.verdict for result in written[-1]] == [None]
+
+
+def test_answer_of_the_last_moment_is_not_called_doubt(settings: Any, hired: Callable[..., Worker]) -> None:
+    """The provider had refused it a moment before the end, and it was written down as in doubt."""
+    settings.POSTROOM = {**settings.POSTROOM, "STOP_SECONDS": 0.000001}
+    email, worker = put_and_take("default"), hired()
+    worker.in_hand[email.pk] = Held(email, renewed=time.monotonic(), since=time.monotonic())
+    worker._senders._done.append(answer(email, NOT_NOW))  # type: ignore[attr-defined]
+
+    worker._finish()
+
+    assert history(email) == ["claimed:sending", "rescheduled:pending"]
+
+
+def test_e_mail_whose_turn_met_a_dead_connection_has_another_turn() -> None:
+    """It was neither sent nor given back, and became one in doubt although nothing had left."""
+    email = enqueue("accidents.letter")
+
+    with mock.patch("postroom.delivery.prepare", failing_once(delivery.prepare)):
+        Worker(until_empty=True).run()
+
+    assert history(email) == ["claimed:sending", "accepted:accepted"]
 
 
 def test_report_between_the_statements_of_a_refusal_wins() -> None:

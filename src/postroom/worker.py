@@ -242,9 +242,10 @@ class Worker:
         deadline = time.monotonic() + COMPOSE_SECONDS
         while self._waiting and time.monotonic() < deadline:
             self._pulse.doing = "compose"
-            held = self.in_hand[self._waiting.popleft().pk]
+            held = self.in_hand[self._waiting[0].pk]
             held.since = time.monotonic()
             ready = delivery.prepare(held.email, is_ours=held.is_ours)
+            self._waiting.popleft()  # only now: where the database failed, it has another turn
             if isinstance(ready, Prepared):
                 self._senders.start(ready)
             else:
@@ -325,6 +326,8 @@ class Worker:
         verdict = delivery.no_answer(
             "handed back: the worker stopped before the provider answered", strike=False
         )
+        while ended := self._senders.finished():
+            self._unwritten += ended
         answered = {result.email.pk for result in self._unwritten}
         self._unwritten += [
             Result(email=email, verdict=verdict) for email in self.holds() if email.pk not in answered
