@@ -154,7 +154,7 @@ def test_worker_stops_while_the_database_is_away(settings: Any) -> None:
 
 def test_answer_that_waited_for_the_database_at_the_end_is_not_called_doubt(settings: Any) -> None:
     """The database came back for the last write of a worker, which then wrote two ends of one attempt."""
-    settings.POSTROOM = {**settings.POSTROOM, "STOP_SECONDS": 0.1}
+    settings.POSTROOM = {**settings.POSTROOM, "STOP_SECONDS": 30}
     enqueue("accidents.letter")
     worker, settle, written = Worker(), delivery.settle, []
     Provider.before = staticmethod(lambda: worker.stop("SIGTERM"))
