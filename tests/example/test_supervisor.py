@@ -88,10 +88,10 @@ def test_port_8000_taken_gives_the_next_one_and_links_follow(tmp_path: Path) -> 
             assert f"{shop.url}/accounts/activate/" in eventually(ann.mailbox)[0]["text"]
 
 
-def refused(var: Path, **changes: str) -> str:
+def refused(var: Path, *arguments: str, **changes: str) -> str:
     """Start a shop that must not open; return its one sentence."""
     done = subprocess.run(
-        [sys.executable, "-m", "example"],
+        [sys.executable, "-m", "example", *arguments],
         cwd=ROOT,
         env=environment(var, **changes),
         capture_output=True,
@@ -118,6 +118,26 @@ def test_a_port_that_was_asked_for_and_is_taken_is_an_error_that_names_the_holde
         assert holder(port) == os.getpid()
         with listen_near(port) as near:
             assert port_of(near) != port
+
+
+@pytest.mark.parametrize(
+    ("arguments", "instead"),
+    [
+        (["--port", "8124"], "make run PORT=8124"),
+        (["--port=8124"], "make run PORT=8124"),
+        (["8124"], "make run PORT=8124"),
+        (["--verbose"], "make run PORT=9001"),
+    ],
+)
+def test_an_argument_is_refused_with_what_to_type_instead(
+    tmp_path: Path, arguments: list[str], instead: str
+) -> None:
+    """It was ignored without a word, and the shop stood at another port than asked for."""
+    sentence = refused(tmp_path, *arguments)
+
+    assert sentence.startswith("postroom: the shop takes no arguments, only variables")
+    assert " ".join(arguments) in sentence
+    assert sentence.endswith(instead)
 
 
 def test_newer_database_is_kept_and_named(tmp_path: Path) -> None:
