@@ -13,10 +13,12 @@ from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
 
+import postroom
 from postroom.accounts import browser as session
 from postroom.accounts import verification
 from postroom.accounts.models import Registration
 from postroom.accounts.registration import register
+from postroom.models import EventType
 from tests.accounts.conftest import (
     ADDRESS,
     OTHER_PASSWORD,
@@ -226,6 +228,22 @@ class TestCheckEmail:
         assert "Email sent" in sent
         assert "Check again" in sent
         assert "http-equiv" not in sent.lower().replace('http-equiv="content', "")
+
+    @pytest.mark.parametrize(("report", "is_over"), [(EventType.DELIVERED, False), (EventType.BOUNCED, True)])
+    def test_an_address_that_cannot_receive_it_gets_the_way_on_and_no_advice_for_waiting(
+        self, client: Client, report: EventType, is_over: bool
+    ):
+        """The card said "use another address" and offered no way to; above it stood "Please open the link"."""
+        register_in(client)
+        received()
+        postroom.note(Registration.objects.get().email, report)
+
+        body = text_of(client.get("/accounts/check-email/"))
+        shown = re.sub(r"<(p|details)\b[^>]* hidden>.*?</\1>", "", body, flags=re.DOTALL)
+
+        assert ("Register again" in shown) is is_over
+        assert ("Please open the link in it" in shown) is not is_over
+        assert ("Nothing there?" in shown) is not is_over
 
     def test_it_turns_to_confirmed_when_that_happened_elsewhere(self, client: Client):
         register_in(client)

@@ -267,6 +267,26 @@ def test_a_taken_address_gets_the_same_page_and_a_true_e_mail(browsers: Browsers
     assert shop.visitor().login(address, "a sentence of the stranger").status_code == 200
 
 
+def test_an_address_that_bounces_gets_a_way_on_before_your_eyes(browsers: Browsers, shop: Shop) -> None:
+    """What belongs to waiting goes, what helps comes, and nothing was reloaded."""
+    shop.provider.mood(seconds=1, report="hard_bounce", report_after=1)
+    page = browsers.another(width=320)
+    register(page, "gus@example.com")
+    page.evaluate("window.stays = true")
+    again = page.get_by_role("link", name="Register again")
+    assert not again.is_visible()
+
+    says(page, "gus@example.com cannot receive our email")
+
+    again.wait_for()
+    assert not page.get_by_text("Please open the link in it").is_visible()
+    assert not page.get_by_text("Nothing there?").is_visible()
+    assert page.evaluate("window.stays")
+    browsers.picture(page, "bounced")
+    again.click()
+    page.get_by_role("heading", name="Create an account").wait_for()
+
+
 def test_registration_answers_while_the_provider_hangs(shop: Shop) -> None:
     """The answer must be there while the provider's is not; how long either takes is no matter here."""
     shop.provider.mood("hangs")
