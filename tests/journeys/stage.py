@@ -9,18 +9,19 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from django.core.management import call_command
-from django.db import connections
+from django.db import OperationalError, connections, transaction
 
 from postroom.models import OutboundEmail
 from tests import servers
@@ -87,11 +88,11 @@ class Provider:
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}/_mood", data, {"Content-Type": "application/json"}
         )
-        urllib.request.urlopen(request, timeout=10).close()
+        urllib.request.urlopen(request, timeout=PATIENCE_SECONDS).close()
 
     def calls(self) -> list[dict[str, Any]]:
         """Return every call, oldest first."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/_log", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/_log", timeout=PATIENCE_SECONDS) as answer:
             found: list[dict[str, Any]] = json.load(answer)
             return found
 
@@ -124,6 +125,18 @@ class Stage:
         assert "SIGTERM stops it" in process.said(), process.said()
         return process
 
+    def freeze(self, worker: Process) -> None:
+        """SIGSTOP it, but not while it holds a lock: then whoever comes next would wait for it, too."""
+
+        def frozen() -> bool:
+            worker.signal(signal.SIGSTOP)
+            if _nobody_holds_a_lock():
+                return True
+            worker.signal(signal.SIGCONT)
+            return False
+
+        eventually("the worker is frozen", frozen)
+
     def emails(self) -> dict[str, OutboundEmail]:
         """Return every row of the outbox by its UUID."""
         return {str(email.uuid): email for email in OutboundEmail.objects.using(ALIAS).all()}
@@ -131,6 +144,23 @@ class Stage:
     def all_settled(self) -> bool:
         """Whether no e-mail is left that a worker would touch."""
         return all(email.is_settled for email in self.emails().values())
+
+
+def _nobody_holds_a_lock() -> bool:
+    """Whether every row of the outbox can be changed now; on SQLite, whether anything can."""
+    own = connections[ALIAS]
+    if own.vendor == "sqlite":
+        with closing(sqlite3.connect(own.settings_dict["NAME"], timeout=0.1, isolation_level=None)) as one:
+            try:
+                one.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return False
+            return True
+    try:
+        with transaction.atomic(using=ALIAS):
+            return bool(OutboundEmail.objects.using(ALIAS).select_for_update(nowait=True))
+    except OperationalError:
+        return False
 
 
 def start(log: Path, command: list[str], environment: dict[str, str]) -> Process:

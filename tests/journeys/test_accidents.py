@@ -104,8 +104,9 @@ def test_two_workers_send_three_hundred_e_mails_once_each(stage: Stage) -> None:
     for number in range(300):
         hello(number)
 
-    stage.worker()
-    stage.worker()
+    # Nobody dies here: on a machine that stands still for a second nobody is to be taken for dead.
+    for _ in range(2):
+        stage.worker(JOURNEY_LEASE="60")
     eventually("everything is settled", stage.all_settled)
 
     accepted = Counter(stage.provider.accepted())
@@ -121,11 +122,11 @@ def test_frozen_worker_that_comes_back_with_a_refusal_is_not_believed(stage: Sta
     Frozen beyond its lease, it was told 503. Meanwhile another one has sent the e-mail. Its late
     "try again later" must not put an accepted e-mail back into the queue.
     """
-    stage.provider.mood("5xx", seconds=1.5)
+    stage.provider.mood("5xx", seconds=5)
     hello(1)
     frozen = stage.worker()
     eventually("it has asked", stage.provider.calls)
-    frozen.signal(signal.SIGSTOP)
+    stage.freeze(frozen)
     stage.provider.mood("instant")
     stage.worker()
     eventually("another one has sent it", stage.all_settled)
@@ -144,11 +145,11 @@ def test_frozen_worker_that_comes_back_with_an_acceptance_is_believed(stage: Sta
     Frozen beyond its lease, it had been told 201. The second worker cannot find that out, for
     the provider hangs. The late acceptance is evidence, and evidence wins.
     """
-    stage.provider.mood(seconds=1.0)
+    stage.provider.mood(seconds=5)
     hello(1)
     frozen = stage.worker()
     eventually("the provider has it", stage.provider.accepted)
-    frozen.signal(signal.SIGSTOP)
+    stage.freeze(frozen)
     stage.provider.mood("hangs")
     stage.worker()
     eventually("the second one asks", lambda: len(stage.provider.calls()) == 2)
@@ -212,7 +213,7 @@ def test_fifty_sends_in_flight_need_two_database_connections(stage_on_postgresql
     worker = stage.worker("--concurrency", "50")
 
     for wave in (50, 100):
-        eventually(f"{wave} have been asked for", lambda wave=wave: len(stage.provider.calls()) == wave)
+        eventually(f"{wave} have been asked for", lambda wave=wave: len(stage.provider.calls()) >= wave)
         eventually(
             "the worker is idle", lambda: WorkerHeartbeat.objects.using(ALIAS).filter(in_hand=50).exists()
         )
@@ -282,12 +283,12 @@ def test_commit_wakes_an_idle_worker_long_before_its_next_look(stage: Stage) -> 
 
 
 def test_send_that_outlives_its_lease_is_not_repeated_while_its_worker_lives(stage: Stage) -> None:
-    """The provider takes four times as long as a lease; another worker stands by and would repeat it."""
-    stage.provider.mood(seconds=6)
+    """The provider takes three times as long as a lease; another worker stands by and would repeat it."""
+    stage.provider.mood(seconds=12)
     hello(1)
 
     for _ in range(2):
-        stage.worker(JOURNEY_LEASE="1.5")
+        stage.worker(JOURNEY_LEASE="4")
     eventually("it is settled", stage.all_settled)
 
     assert len(stage.provider.calls()) == 1
