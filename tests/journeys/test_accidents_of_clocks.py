@@ -18,7 +18,7 @@ from postroom import outbox, testing
 from postroom.models import DeliveryEvent, EventType, OutboundEmail, State, WorkerHeartbeat
 from tests.journeys.judging import assert_sound
 from tests.journeys.stage import ALIAS, Process, Stage, eventually
-from tests.journeys.webs import start_web
+from tests.journeys.webs import start_endless_web, start_web
 
 pytestmark = [
     pytest.mark.timeout(180),
@@ -61,18 +61,18 @@ def test_worker_with_a_wrong_clock_beside_an_honest_one_sends_each_e_mail_once(
     """Refusals, doubts and a killed worker go to and fro between the two of them."""
     stage.worker(JOURNEY_CLOCK=ahead)
     honest = stage.worker()
-    web = start_web(stage, 80, seconds=2)
+    web = start_endless_web(stage)
     eventually("mail flows", lambda: len(stage.provider.accepted()) >= 10)
     stage.provider.mood("5xx", seconds=0.1, next=10)
     eventually("some were refused", lambda: any(call["status"] == 503 for call in stage.provider.calls()))
     stage.provider.mood("takes-it-and-drops", seconds=0.1, next=10)
     eventually("some had no answer", lambda: any(c["answered"] is False for c in stage.provider.calls()))
     honest.kill()
-    promised = web.finished()
+    promised = web.ended()
     settled(stage)
 
     judgement = assert_sound(stage, promised)
-    assert judgement.states == {State.ACCEPTED: 80}
+    assert judgement.states == {State.ACCEPTED: len(promised)}
     assert Counter(stage.provider.accepted()) == Counter(promised)
 
 
@@ -172,7 +172,8 @@ def test_wait_after_a_refusal_is_neither_skipped_nor_an_hour_longer(stage: Stage
 
 def test_living_worker_is_not_robbed_by_one_whose_clock_is_wrong(stage: Stage, ahead: str) -> None:
     """The provider takes three leases; to whom it is an hour later, each of them is over."""
-    stage.provider.mood(seconds=6)
+    stage.provider.mood(seconds=12)
+    stage.environment["JOURNEY_LEASE"] = "4"
     promised = [hello()]
     stage.worker()
     eventually("the provider has it", stage.provider.calls)

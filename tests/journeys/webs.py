@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from tests.journeys.stage import Process, Stage, start
 
 @dataclass(frozen=True, kw_only=True)
 class Web:
-    """A process that promises e-mails until it has promised enough."""
+    """A process that promises e-mails until it has promised enough, or is ended."""
 
     process: Process
 
@@ -22,6 +23,12 @@ class Web:
         """Wait for its end, see that nothing went wrong, and return what it promised."""
         assert self.process.ended() == 0, self.process.said()
         return self.promised()
+
+    def ended(self) -> list[str]:
+        """Let it promise no more, and return what it promised."""
+        assert self.process.popen.poll() is None, self.process.said()
+        self.process.signal(signal.SIGTERM)
+        return self.finished()
 
     def times(self) -> list[float]:
         """Return the seconds that each promise took, the longest last."""
@@ -40,3 +47,13 @@ def start_web(
     )
     stage.processes.append(process)
     return Web(process=process)
+
+
+def start_endless_web(stage: Stage, **environment: str) -> Web:
+    """
+    Start one that promises twenty-five e-mails a second until it is ``ended()``.
+
+    For accidents that need mail on its way: where the machine was slow, a web that had promised all it
+    was asked for left them to happen to an outbox that was empty already.
+    """
+    return start_web(stage, 1_000_000, seconds=40_000, **environment)
