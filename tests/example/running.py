@@ -19,6 +19,9 @@ import requests
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 T = TypeVar("T")
+PATIENCE_SECONDS = 60
+"""How long anything may take on a machine with much else to do; what takes as long is broken."""
+
 PASSWORD = "copper lantern river walnut"
 OURS = re.compile(
     r"(POSTROOM_|BREVO_|DJANGO_|CELERY_)|(PORT|DEBUG|SITE_URL|DATABASE_URL|EMAIL_URL|SECRET_KEY)$"
@@ -31,7 +34,7 @@ def environment(var: Path, **changes: str) -> dict[str, str]:
     return {**bare, "VAR_DIR": str(var), "PYTHONPATH": str(ROOT / "src"), **changes}
 
 
-def eventually(question: Callable[[], T], *, seconds: float = 30) -> T:
+def eventually(question: Callable[[], T], *, seconds: float = PATIENCE_SECONDS) -> T:
     """Return the first true answer; AssertionError when there is none in time."""
     until = time.monotonic() + seconds
     while not (answer := question()):
@@ -65,11 +68,11 @@ class Shop:
 
     def opens(self) -> Shop:
         """Wait until it says how to break it."""
-        eventually(lambda: "kill -9" in self.terminal or self.process.poll() is not None, seconds=60)
+        eventually(lambda: "kill -9" in self.terminal or self.process.poll() is not None)
         assert self.process.poll() is None, self.terminal
         return self
 
-    def says(self, pattern: str, *, seconds: float = 30) -> re.Match[str]:
+    def says(self, pattern: str, *, seconds: float = PATIENCE_SECONDS) -> re.Match[str]:
         """Wait for a line of the terminal."""
 
         def found() -> re.Match[str] | None:
@@ -96,8 +99,8 @@ class Shop:
         simulator = re.search(r"BREVO_API_URL=(http://[^/]+)", (self.var / "running.env").read_text())
         assert simulator
         if wish is None:
-            return requests.get(simulator[1] + path, timeout=5).json()
-        return requests.post(simulator[1] + path, json=wish, timeout=5).json()
+            return requests.get(simulator[1] + path, timeout=PATIENCE_SECONDS).json()
+        return requests.post(simulator[1] + path, json=wish, timeout=PATIENCE_SECONDS).json()
 
     def accepted(self) -> list[str]:
         """Return the ids of what the provider has taken, in order."""
@@ -113,7 +116,7 @@ class Shop:
         """Press Ctrl-C."""
         self.process.send_signal(signal.SIGINT)
 
-    def ends(self, seconds: float = 40) -> int:
+    def ends(self, seconds: float = PATIENCE_SECONDS) -> int:
         """Wait for the end and return the exit code."""
         return self.process.wait(seconds)
 
@@ -128,14 +131,16 @@ class Visitor(requests.Session):
 
     def page(self, path: str) -> requests.Response:
         """Open a page."""
-        return self.get(self.base + path, timeout=10)
+        return self.get(self.base + path, timeout=PATIENCE_SECONDS)
 
     def submit(self, path: str, *, form_on: str | None = None, **values: str) -> requests.Response:
         """Send the form of the page at *form_on* (default: the same path)."""
         text = self.page(form_on or path).text
         token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', text)
         assert token, text
-        return self.post(self.base + path, data={**values, "csrfmiddlewaretoken": token[1]}, timeout=10)
+        return self.post(
+            self.base + path, data={**values, "csrfmiddlewaretoken": token[1]}, timeout=PATIENCE_SECONDS
+        )
 
     def registers(self) -> requests.Response:
         """Register with an address of its own."""
@@ -149,7 +154,7 @@ class Visitor(requests.Session):
     def mailbox(self) -> list[dict[str, Any]]:
         """Return the e-mails to this visitor, newest first."""
         found: list[dict[str, Any]] = self.get(
-            f"{self.base}/mailbox/api/messages/", params={"to": self.address}, timeout=10
+            f"{self.base}/mailbox/api/messages/", params={"to": self.address}, timeout=PATIENCE_SECONDS
         ).json()
         return found
 
@@ -182,7 +187,7 @@ def manage(var: Path, *arguments: str, **changes: str) -> subprocess.CompletedPr
         env=environment(var, **changes),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
 
@@ -196,7 +201,7 @@ def setting(var: Path, expression: str, **changes: str) -> Any:
         env=environment(var, **changes),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_SECONDS,
         check=True,
     )
     return json.loads(done.stdout)

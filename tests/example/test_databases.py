@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.example.running import PASSWORD, Shop, Visitor, eventually, manage, open_shop
+from tests.example.running import PASSWORD, PATIENCE_SECONDS, Shop, Visitor, eventually, manage, open_shop
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -38,7 +38,7 @@ def test_whole_path_on_a_database_server(shop: Shop, url: str) -> None:
         [letter] = ann.mailbox()
         link = re.search(r"http\S+/accounts/activate/\S+", letter["text"])
         assert link
-        ann.get(link[0], timeout=10)
+        ann.get(link[0], timeout=PATIENCE_SECONDS)
         confirmed = ann.submit("/accounts/activate/", form_on="/accounts/activate/?opened")
         home = ann.submit("/accounts/login/", username=ann.address, password=PASSWORD)
         order = ann.submit("/buy/twelve/", form_on="/")

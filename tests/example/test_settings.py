@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.example.running import ROOT, environment, manage, setting
+from tests.example.running import PATIENCE_SECONDS, ROOT, environment, manage, setting
 
 PRODUCTION = {
     "DEBUG": "off",
@@ -29,7 +29,7 @@ def sentence(var: Path, **changes: str) -> str:
         env=environment(var, **changes),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
     assert done.returncode == 1
@@ -177,7 +177,7 @@ def test_probes_are_answered_at_an_address_of_the_machine_and_nothing_else_is(tm
         env=environment(tmp_path, DJANGO_SETTINGS_MODULE="example.settings", **PRODUCTION),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_SECONDS,
         check=True,
     )
 

@@ -13,6 +13,7 @@ import requests
 
 from tests.example.running import (
     PASSWORD,
+    PATIENCE_SECONDS,
     ROOT,
     Shop,
     Visitor,
@@ -63,7 +64,7 @@ def test_register_read_confirm_log_in_buy(shop: Shop, ann: Visitor) -> None:
     assert letter["subject"] == "Please activate your account"
     link = re.search(r"http\S+/accounts/activate/\S+", letter["text"])
     assert link
-    ann.get(link[0], timeout=10)
+    ann.get(link[0], timeout=PATIENCE_SECONDS)
     confirmed = ann.submit("/accounts/activate/", form_on="/accounts/activate/?opened")
     assert "Congratulations! Your account has been activated successfully." in confirmed.text
 
@@ -87,7 +88,7 @@ def test_strip_tells_facts(shop: Shop, ann: Visitor) -> None:
     strip = ann.page("/tour/").text
 
     assert re.search(
-        r"This page was ready \d+ ms after you pressed the button; the provider needed 0\.\d s", strip
+        r"This page was ready \d+ ms after you pressed the button; the provider needed \d+\.\d s", strip
     )
     assert re.search(r"It arrived at \d\d:\d\d:\d\d UTC", strip)
     assert re.findall(r'data-state="(\w+)"', strip)[:4] == ["done", "now", "todo", "todo"]
@@ -113,7 +114,7 @@ def test_mood_button_changes_the_provider(shop: Shop, ann: Visitor) -> None:
     assert "The provider: bounces" in ann.page("/mailbox/").text
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 def test_worker_killed_by_the_button_is_replaced_and_nothing_arrives_twice(shop: Shop, ann: Visitor) -> None:
     """Killed while it waits for the provider, which has taken the e-mail by then."""
     shop.provider("/_mood", {"mood": "default", "seconds": 4})
@@ -127,8 +128,8 @@ def test_worker_killed_by_the_button_is_replaced_and_nothing_arrives_twice(shop:
     shop.says(
         rf"run       worker {killed[1]} died \(SIGKILL\) with 1 e-mail in hand; a new one starts in 10 s"
     )
-    shop.says(rf"worker    pid (?!{killed[1]})\d+", seconds=30)
-    eventually(lambda: ann.status()["detail"] == "delivered", seconds=40)
+    shop.says(rf"worker    pid (?!{killed[1]})\d+")
+    eventually(lambda: ann.status()["detail"] == "delivered")
 
     shop.says(r"delivered: it had gone out before the worker died")
     assert len(shop.accepted()) == before + 1
@@ -149,26 +150,32 @@ def test_another_name_of_this_machine_leads_to_site_url(shop: Shop) -> None:
     host = shop.url.removeprefix("http://").replace("127.0.0.1", "localhost")
 
     answer = requests.get(
-        f"{shop.url}/accounts/login/?next=/x", headers={"Host": host}, allow_redirects=False, timeout=5
+        f"{shop.url}/accounts/login/?next=/x",
+        headers={"Host": host},
+        allow_redirects=False,
+        timeout=PATIENCE_SECONDS,
     )
 
     assert (answer.status_code, answer.headers["Location"]) == (302, f"{shop.url}/accounts/login/?next=/x")
 
 
 def test_forged_host_is_refused(shop: Shop) -> None:
-    assert requests.get(f"{shop.url}/", headers={"Host": "evil.example"}, timeout=5).status_code == 400
+    assert (
+        requests.get(f"{shop.url}/", headers={"Host": "evil.example"}, timeout=PATIENCE_SECONDS).status_code
+        == 400
+    )
 
 
 def test_every_page_has_a_policy(shop: Shop) -> None:
     for path in ("/", "/accounts/register/", "/accounts/login/", "/mailbox/", "/healthz/live"):
-        headers = requests.get(shop.url + path, timeout=5).headers
+        headers = requests.get(shop.url + path, timeout=PATIENCE_SECONDS).headers
         assert "default-src 'none'" in headers["Content-Security-Policy"], path
         assert headers["X-Content-Type-Options"] == "nosniff", path
 
 
 def test_tour_posts_need_a_token(shop: Shop) -> None:
     for path in ("/tour/kill-worker/", "/tour/mood/", "/buy/two/"):
-        assert requests.post(shop.url + path, timeout=5).status_code == 403, path
+        assert requests.post(shop.url + path, timeout=PATIENCE_SECONDS).status_code == 403, path
 
 
 def test_operator_sees_the_operator_page_and_nobody_else(shop: Shop, ann: Visitor) -> None:
@@ -187,7 +194,10 @@ def test_commands_in_another_terminal_speak_of_the_same_shop(shop: Shop) -> None
     running = shop.provider("/_mood")
 
     assert setting(shop.var, "s.SITE_URL") == shop.url
-    assert requests.get(setting(shop.var, "s.PROVIDER_URL")[:-3] + "_mood", timeout=5).json() == running
+    assert (
+        requests.get(setting(shop.var, "s.PROVIDER_URL")[:-3] + "_mood", timeout=PATIENCE_SECONDS).json()
+        == running
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Only Linux shows command lines under /proc.")
@@ -231,7 +241,7 @@ def test_strip_tells_whom_e_mails_reach(tmp_path: Path, changes: dict[str, str],
         env=environment(tmp_path, DJANGO_SETTINGS_MODULE="example.settings", **changes),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
         check=True,
     )
 
