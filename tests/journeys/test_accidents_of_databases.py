@@ -154,9 +154,10 @@ def test_connections_cut_between_the_answer_and_its_writing(stage: Stage) -> Non
     The provider has taken eight e-mails and said so; the worker is writing that down when an
     administrator ends its connections. It has not forgotten: nobody is asked a second time.
     """
-    stage.provider.mood("no-reports", seconds=2)
+    # Time enough to lock the rows on a busy machine, too, before the first answer is written.
+    stage.provider.mood("no-reports", seconds=6)
     promised = promise(8)
-    worker = stage.worker(JOURNEY_LEASE="30")
+    worker = stage.worker(JOURNEY_LEASE="60")
     in_flight(stage, 8)
     with transaction.atomic(using=ALIAS):
         list(OutboundEmail.objects.using(ALIAS).select_for_update())
@@ -261,7 +262,7 @@ def test_database_that_takes_no_writes_between_the_answer_and_its_writing(
     A failover: for a while every connection is read only. The provider knows no keys here, so an
     answer that was forgotten would leave its e-mail uncertain for ever.
     """
-    stage.provider.mood("no-reports", seconds=4)
+    stage.provider.mood("no-reports", seconds=6)
     promised = promise(8)
     worker = stage.worker(JOURNEY_LEASE="60", JOURNEY_KEYS="off")
     in_flight(stage, 8)

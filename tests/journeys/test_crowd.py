@@ -23,7 +23,7 @@ def crowded(request: pytest.FixtureRequest, scratch: Path) -> Iterator[Shop]:
     """A shop of its own on each database: here people wait in dozens."""
     kind = str(request.param)
     url = "" if kind == "sqlite" else request.getfixturevalue(kind).create_database()
-    with open_shop(scratch, database_url=url, POSTROOM_LEASE_SECONDS="1", POSTROOM_CONCURRENCY="6") as shop:
+    with open_shop(scratch, database_url=url, POSTROOM_LEASE_SECONDS="3", POSTROOM_CONCURRENCY="6") as shop:
         yield shop
 
 
