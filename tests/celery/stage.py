@@ -45,8 +45,11 @@ scheduler.close()
 """
 """What a beat writes down that was stopped two hours ago."""
 
-PROMPT_SECONDS = 2.0
-"""More than any enqueue takes on a loaded machine, less than a publish takes that waits for a broker that hangs."""
+PROMPT_SECONDS = 10.0
+"""
+More than any enqueue takes on a machine where nine processes share two cores, less than Celery's own
+publish takes where a broker hangs. What waits for less than that is found by what it has *touched*.
+"""
 
 
 @dataclass(kw_only=True)
