@@ -85,7 +85,7 @@ class Redis:
         """Return its answer to one command, by the method's name in redis-py."""
         import redis
 
-        with redis.Redis(host=HOST, port=self.port, socket_timeout=5) as client:
+        with redis.Redis(host=HOST, port=self.port, socket_timeout=START_SECONDS) as client:
             return getattr(client, command)(*arguments)
 
     def _answers(self) -> bool:

@@ -145,7 +145,7 @@ class PostgreSQL(Server):
         import psycopg
 
         try:
-            psycopg.connect(self.url("postgres"), connect_timeout=2).close()
+            psycopg.connect(self.url("postgres"), connect_timeout=START_SECONDS).close()
         except psycopg.OperationalError:
             return False
         return True
@@ -188,7 +188,9 @@ class MariaDB(Server):
         import pymysql
 
         try:
-            pymysql.connect(host=self.host, port=self.port, user=self.user, connect_timeout=2).close()
+            pymysql.connect(
+                host=self.host, port=self.port, user=self.user, connect_timeout=START_SECONDS
+            ).close()
         except pymysql.OperationalError:  # not that of pymysql.err, which Django imports a second time
             return False
         return True
