@@ -209,7 +209,7 @@ def chromium() -> Iterator[Browser]:
     with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
         browser = playwright.chromium.launch(
-            executable_path=executable, args=list(servers.CHROMIUM_ARGUMENTS)
+            executable_path=executable, args=list(servers.CHROMIUM_ARGUMENTS), timeout=90_000
         )
         yield browser
         browser.close()

@@ -93,7 +93,7 @@ def manage(*arguments: str, settings: str, folder: Path) -> tuple[int, str, floa
         },
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     return ended.returncode, ended.stdout + ended.stderr, time.monotonic() - began

@@ -33,7 +33,7 @@ def page(
     """A page of the narrowest and one of a usual width, on the site's own host."""
     settings.POSTROOM = {**settings.POSTROOM, "SITE_URL": live_server.url}
     context = chromium.new_context(viewport={"width": request.param, "height": 800}, base_url=live_server.url)
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(60_000)
     yield context.new_page()
     context.close()
 
