@@ -88,7 +88,7 @@ def test_strip_tells_facts(shop: Shop, ann: Visitor) -> None:
     strip = ann.page("/tour/").text
 
     assert re.search(
-        r"This page was ready \d+ ms after you pressed the button; the provider needed \d+\.\d s", strip
+        r"The next page was ready \d+ ms after you pressed the button; the provider needed \d+\.\d s", strip
     )
     assert re.search(r"It arrived at \d\d:\d\d:\d\d UTC", strip)
     assert re.findall(r'data-state="(\w+)"', strip)[:4] == ["done", "now", "todo", "todo"]
@@ -134,6 +134,8 @@ def test_worker_killed_by_the_button_is_replaced_and_nothing_arrives_twice(shop:
     shop.says(r"delivered: it had gone out before the worker died")
     assert len(shop.accepted()) == before + 1
     assert len(set(shop.accepted())) == len(shop.accepted())
+    eventually(shop.has_settled)
+    assert "the provider's answer was lost on the way" in ann.page("/tour/").text
 
 
 def test_terminal_shows_ids_and_no_address(shop: Shop, ann: Visitor) -> None:
