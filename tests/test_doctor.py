@@ -251,6 +251,24 @@ def test_without_a_worker_it_names_the_command_and_is_not_done() -> None:
 
 
 @committed
+def test_ctrl_c_ends_the_watching_and_not_the_answer(
+    meanwhile: Callable[[Callable[[], object]], None],
+) -> None:
+    """It was a traceback, after which nobody knew whether the e-mail was there."""
+
+    def press() -> None:
+        raise KeyboardInterrupt
+
+    meanwhile(press)
+
+    code, text = run("postroom_test", "ann@example.com")
+
+    assert code == 1
+    assert "Not yet: after 0 s it waits in the outbox" in text
+    assert "Its history: kind postroom.test" in text
+
+
+@committed
 def test_an_attempt_that_fails_is_printed_without_the_address(
     meanwhile: Callable[[Callable[[], object]], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -55,6 +56,24 @@ def test_hundreds_go_in_batches_and_are_counted_together(monkeypatch: pytest.Mon
 
     assert set(DeliveryEvent.objects.values_list("actor", flat=True)) == {"anna"}
     assert DeliveryEvent.objects.count() == 10
+
+
+def test_ctrl_c_says_how_many_were_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    beat()
+    monkeypatch.setattr(byhand, "AT_ONCE", 2)
+    for _n in range(4):
+        given_up()
+    retry_all = byhand.retry_all
+
+    def pressed(*arguments: object, **options: object) -> Iterator[int]:
+        yield next(retry_all(*arguments, **options))  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(byhand, "retry_all", pressed)
+
+    code, text = run("postroom_retry", "--kind", KIND)
+
+    assert (code, text) == (130, "Stopped: 2 e-mails wait again. Repeat the command for the rest.")
 
 
 def test_a_dry_run_shows_what_it_would_be_and_changes_nothing() -> None:
@@ -138,6 +157,7 @@ def test_a_typing_error_in_a_name_is_not_told_as_good_news() -> None:
         ("yesterday", "is no time"),
         ("25:00", "is no time"),
         ("2h ago", "is no time"),
+        ("99999999999d", "is no time"),
         ("2999-01-01", "has not come yet"),
     ],
 )

@@ -5,15 +5,16 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import DatabaseError
 
 from postroom import outbox
 from postroom.failures import redact
+from postroom.management.base import DatabaseCommand
 from postroom.ops.words import ago, clock, person, this_person
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     """Throw the switch; who threw it first stays written."""
 
     help = (

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
-from django.core.management.base import BaseCommand, CommandError
-from django.db import router
+from django.core.management.base import CommandError
+from django.db import DatabaseError, router
 from django.utils import timezone
 
 from postroom import retention
 from postroom.conf import config
+from postroom.failures import redact
+from postroom.management.base import DatabaseCommand
 from postroom.models import OutboundEmail
 
+REPEAT: Final = "What is deleted stays so; repeat the command for the rest."
 
-class Command(BaseCommand):
+
+class Command(DatabaseCommand):
     """Delete settled e-mails with their history, in short transactions."""
 
     help = (
         "Delete e-mails that were settled RETENTION_DAYS ago, with their history. Never touches one that "
-        "is still to be sent. May be stopped at any time and run at any time."
+        "is still to be sent. May be stopped at any time and run at any time. Exit code: 0 done, 2 not understood, "
+        "or the database refuses."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -32,14 +37,31 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         days = config().RETENTION_DAYS if options["older_than"] is None else options["older_than"]
-        if days < 0 or options["batch"] < 1:
-            raise CommandError("--older-than is a number of days, --batch a number of e-mails.")
-        using, before = router.db_for_write(OutboundEmail), timezone.now() - timedelta(days=days)
-        if options["dry_run"]:
-            count = retention.prunable(before=before, using=using).count()
-            self.stdout.write(
-                f"{count} e-mails were settled more than {days:g} days ago. Nothing was deleted."
-            )
-            return
-        deleted = retention.prune_all(before=before, limit=options["batch"], using=using)
-        self.stdout.write(f"Deleted {deleted} e-mails that were settled more than {days:g} days ago.")
+        before, limit = _instant(days), options["batch"]
+        if limit < 1:
+            raise CommandError("--batch is a number of e-mails, 1 or more.", returncode=2)
+        using = router.db_for_write(OutboundEmail)
+        try:
+            if options["dry_run"]:
+                self._count(retention.prunable(before=before, using=using).count(), days)
+            else:
+                deleted = retention.prune_all(before=before, limit=limit, using=using)
+                self.stdout.write(f"Deleted {deleted} e-mails that were settled more than {days:g} days ago.")
+        except DatabaseError as error:
+            said = redact(str(error), limit=200)
+            raise CommandError(f"The database refuses ({said}). {REPEAT}", returncode=2) from None
+        except KeyboardInterrupt:
+            raise CommandError(f"Stopped. {REPEAT}", returncode=130) from None
+
+    def _count(self, count: int, days: float) -> None:
+        self.stdout.write(f"{count} e-mails were settled more than {days:g} days ago. Nothing was deleted.")
+
+
+def _instant(days: float) -> datetime:
+    """Return the instant so many *days* ago; raises CommandError."""
+    try:
+        if days >= 0:
+            return timezone.now() - timedelta(days=days)
+    except (OverflowError, ValueError):
+        pass
+    raise CommandError(f"--older-than {days:g} is no number of days ago. Say for example 30.", returncode=2)

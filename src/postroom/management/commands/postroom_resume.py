@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import DatabaseError
 
 from postroom import ops, outbox
 from postroom.failures import redact
+from postroom.management.base import DatabaseCommand
 from postroom.ops.words import number, this_person
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     """End the pause and wake the delivery processes."""
 
     help = "Go on sending after postroom_pause: what waits goes out, the urgent first. Safe to repeat."

@@ -7,7 +7,7 @@ from argparse import ArgumentParser
 from datetime import datetime, time, timedelta
 from typing import Any, Final
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import DatabaseError
 from django.db.models import Count, Max, Min
 from django.utils import timezone
@@ -15,6 +15,7 @@ from django.utils.dateparse import parse_datetime, parse_time
 
 from postroom import byhand, ops, outbox
 from postroom.failures import redact
+from postroom.management.base import DatabaseCommand
 from postroom.models import OutboundEmail, OutboundEmailQuerySet, State
 from postroom.ops.questions import database
 from postroom.ops.words import clock, number, person, this_person
@@ -25,7 +26,7 @@ GROUPS_SHOWN: Final = 20
 """Lines of ``--dry-run``: the largest groups."""
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     """Retry by kind, time, reason and state; ``--dry-run`` shows what it would be."""
 
     help = (
@@ -81,6 +82,9 @@ class Command(BaseCommand):
             said = redact(str(error), limit=200)
             told = f"{_emails(done, 'waits', 'wait')} again; then the database refused: {said}. Repeat the command."
             raise CommandError(told if done else f"Nothing was retried ({said}).", returncode=2) from None
+        except KeyboardInterrupt:
+            told = f"Stopped: {_emails(done, 'waits', 'wait')} again. Repeat the command for the rest."
+            raise CommandError(told, returncode=130) from None
 
     def _tell_there_is_none(self, options: dict[str, Any], since: datetime | None) -> None:
         """Nothing matches: a typing error in a name must not look like good news."""
@@ -144,9 +148,10 @@ def _emails(n: int, one: str, many: str) -> str:
 def _instant(text: str) -> datetime:
     """Return the instant that *text* means, in the active zone; raises CommandError."""
     now = timezone.now()
-    if match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", text.strip()):
-        return now - timedelta(**{UNITS[match[2]]: float(match[1])})
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", text.strip())
     try:
+        if match:
+            return now - timedelta(**{UNITS[match[2]]: float(match[1])})
         when = parse_datetime(text) or _latest(parse_time(text))
     except (ValueError, OverflowError):
         when = None

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 import time
 from argparse import ArgumentParser
+from contextlib import suppress
 from typing import Any, Final
 
 from django.core.exceptions import ValidationError
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.core.validators import validate_email
 from django.db import DatabaseError
 from django.utils import timezone
@@ -17,6 +18,7 @@ from django.utils.translation import gettext as _
 from postroom import mailers, ops
 from postroom.emails import trial_email
 from postroom.failures import redact
+from postroom.management.base import DatabaseCommand
 from postroom.models import EVIDENCE, DeliveryEvent, EventType, OutboundEmail, State
 from postroom.ops.words import clock, duration, masked
 
@@ -25,7 +27,7 @@ REPORT_SECONDS: Final = 10
 """After acceptance a report is waited for no longer than this."""
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     """Enqueue the e-mail ``postroom.test`` and print its events as they happen."""
 
     help = (
@@ -43,8 +45,11 @@ class Command(BaseCommand):
         email = self._enqueue(options["address"])
         self._say(0, _("saved in the outbox as {id}").format(id=email.short_id))
         self._tell_if_nobody_delivers()
-        self._watch(email, options["wait"])
-        self.stdout.write(_verdict(email, options["wait"]))
+        began = time.monotonic()
+        # Ctrl-C only ends the watching: the e-mail is saved, and what is known of it is still to be said.
+        with suppress(KeyboardInterrupt):
+            self._watch(email, options["wait"])
+        self.stdout.write(_verdict(email, time.monotonic() - began))
         self.stdout.write(_("Its history: kind postroom.test, {uuid}").format(uuid=email.uuid))
         if email.state != State.ACCEPTED or email.report_rank >= EVIDENCE[EventType.BOUNCED]:
             self.stdout.flush()

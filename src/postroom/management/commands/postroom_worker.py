@@ -5,17 +5,18 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import DatabaseError, OperationalError, ProgrammingError, connections, router
 from django.db.migrations.executor import MigrationExecutor
 
 from postroom import mailers, senders
+from postroom.management.base import DatabaseCommand
 from postroom.models import OutboundEmail
 from postroom.ops.words import database_label
 from postroom.worker import Worker, stop_on_signals
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     """Run one delivery process until SIGTERM."""
 
     help = (
