@@ -273,7 +273,7 @@ def shop_environment(folder: Path, port: int) -> dict[str, str]:
         "BREVO_WEBHOOK_SECRET": "hook:secret",
         "DEFAULT_FROM_EMAIL": "Factors <shop@example.com>",
         "TIME_ZONE": "UTC",
-        "POSTROOM_LEASE_SECONDS": "2",
+        "POSTROOM_LEASE_SECONDS": "5",
         "POSTROOM_POLL_INTERVAL_SECONDS": "0.2",
         "POSTROOM_BACKOFF_BASE_SECONDS": "0.5",
         "POSTROOM_ACCOUNTS_LIMITS": "off",
