@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.db import DatabaseError
-from django.db.models import Count, QuerySet
+from django.db.models import Count, Exists, OuterRef, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils.functional import Promise
@@ -58,6 +58,12 @@ class Verb:
     rule: str | Promise
     """Why something was left alone."""
 
+    asks: str | Promise = ""
+    """What the question begins with."""
+
+    yes: str | Promise = ""
+    """The button that means it."""
+
 
 RETRY: Final = Verb(
     name="retry_selected",
@@ -66,6 +72,8 @@ RETRY: Final = Verb(
     do=byhand.retry_all,
     done=lambda n: ngettext("{n} e-mail waits again.", "{n} e-mails wait again.", n),
     rule=gettext_lazy("Only what is failed, cancelled or uncertain can be retried."),
+    asks=gettext_lazy("You asked to retry:"),
+    yes=gettext_lazy("Yes, retry them"),
 )
 CANCEL: Final = Verb(
     name="cancel_selected",
@@ -84,6 +92,8 @@ RESEND: Final = Verb(
         "{n} e-mail is sent again, as a new one.", "{n} e-mails are sent again, as new ones.", n
     ),
     rule=gettext_lazy("What is still to be sent goes out by itself."),
+    asks=gettext_lazy("You asked to send again, as new e-mails:"),
+    yes=gettext_lazy("Yes, send them again"),
 )
 
 
@@ -117,12 +127,23 @@ def _act(
     """Do it, or first ask whether it is meant."""
     rows = _narrowed(request, cast(OutboundEmailQuerySet, selected))
     counts = dict(rows.order_by().values_list("state").annotate(Count("pk")))
-    doubled = sum(counts.get(state, 0) for state in verb.may_double)
-    seen = " ".join(f"{state}:{n}" for state, n in sorted(counts.items()))
+    again = _sent_again(rows, verb)
+    doubled = again + sum(counts.get(state, 0) for state in verb.may_double)
+    # With those sent again: a second click, or a page that is loaded once more, is a question of its own.
+    seen = " ".join(f"{state}:{n}" for state, n in [*sorted(counts.items()), ("again", again)])
     if doubled and request.POST.get("seen") != seen:
-        return _ask(model_admin, request, rows, verb, counts=counts, seen=seen)
+        return _ask(model_admin, request, rows, verb, counts=counts, again=again, seen=seen)
     _do(request, rows, verb, total=sum(counts.values()))
     return None
+
+
+def _sent_again(rows: OutboundEmailQuerySet, verb: Verb) -> int:
+    """Return how many would go out although a new e-mail in place of them has, or still may."""
+    if not verb.may_double:
+        return 0
+    copies = OutboundEmail.objects.using(rows.db).filter(resend_of=OuterRef("pk"))
+    copies = copies.exclude(state__in=(State.FAILED, State.CANCELLED))
+    return rows.filter(Exists(copies), state__in=verb.states).count()
 
 
 def _narrowed(request: HttpRequest, rows: OutboundEmailQuerySet) -> OutboundEmailQuerySet:
@@ -140,6 +161,7 @@ def _ask(
     verb: Verb,
     *,
     counts: dict[str, int],
+    again: int,
     seen: str,
 ) -> HttpResponse:
     """Ask on a page of its own; nothing has been done yet."""
@@ -157,15 +179,18 @@ def _ask(
         "newest": str(newest),
         "seen": seen,
     }
+    lines: list[tuple[str, str | Promise, str]] = [
+        (number(counts[state]), State(state).label, _fate(verb, State(state))) for state in sorted(counts)
+    ]
+    if again:
+        lines.append((number(again), _("of these"), _("sent again before, as new e-mails: once more")))
     context = {
         **model_admin.admin_site.each_context(request),
         "opts": model_admin.opts,
         "title": _("Some of these may arrive a second time"),
         "verb": verb,
         "fields": fields,
-        "lines": [
-            (number(counts[state]), State(state).label, _fate(verb, State(state))) for state in sorted(counts)
-        ],
+        "lines": lines,
         "changed": "seen" in request.POST,
     }
     return TemplateResponse(request, "postroom/admin/confirm.html", context)

@@ -140,6 +140,55 @@ def test_a_question_answered_about_other_numbers_is_asked_again(anna: Client) ->
     assert states() == ["accepted", "pending"]
 
 
+def test_a_second_click_does_not_send_a_second_time(anna: Client) -> None:
+    """
+    What failed is sent again without a question: it certainly did not go out. The same click once
+    more, or the same page loaded again, went through in the same way, and everybody got two.
+    """
+    old = saved(State.FAILED)
+    anna.post(LIST, choose("resend_selected", old))
+    assert OutboundEmail.objects.filter(resend_of=old).count() == 1
+
+    asked = anna.post(LIST, choose("resend_selected", old))
+
+    assert OutboundEmail.objects.filter(resend_of=old).count() == 1
+    assert "1 of these: sent again before, as new e-mails: once more" in words(asked)
+    anna.post(LIST, fields(asked))
+    assert OutboundEmail.objects.filter(resend_of=old).count() == 2
+
+
+def test_a_question_is_answered_once(anna: Client) -> None:
+    """The back button and "send the form again", and all of them would have got a third one."""
+    old = saved(State.ACCEPTED)
+    answered = fields(anna.post(LIST, choose("resend_selected", old)))
+    anna.post(LIST, answered)
+
+    asked = anna.post(LIST, answered)
+
+    assert OutboundEmail.objects.filter(resend_of=old).count() == 1
+    assert "The numbers have changed meanwhile. Nothing was done yet." in words(asked)
+
+
+def test_what_was_sent_again_is_retried_only_after_a_question(anna: Client) -> None:
+    old = saved(State.FAILED)
+    byhand.resend(old)
+
+    asked = anna.post(LIST, choose("retry_selected", old))
+
+    assert "You asked to retry:" in words(asked)
+    assert "1 of these: sent again before" in words(asked)
+    assert states() == ["failed", "pending"]
+
+
+def test_a_copy_that_did_not_go_out_either_is_no_reason_to_ask(anna: Client) -> None:
+    old = saved(State.FAILED)
+    byhand.cancel(byhand.resend(old))
+
+    anna.post(LIST, choose("resend_selected", old))
+
+    assert OutboundEmail.objects.filter(resend_of=old).count() == 2
+
+
 def test_more_than_a_thousand_are_confirmed_in_a_handful_of_fields(anna: Client) -> None:
     """Django takes 1,000 fields of a form (DATA_UPLOAD_MAX_NUMBER_FIELDS): a field an e-mail is too many."""
     for email in [uncertain(), saved(State.FAILED), saved()]:
