@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
@@ -204,6 +204,7 @@ class PauseAdmin(ReadOnly, _PauseAdmin):
     """The switch: add a pause with its reason to stop all sending, delete it to let it go on."""
 
     list_display = ("paused_at", "who", "why")
+    add_form_template = change_form_template = "postroom/admin/pause.html"
     delete_confirmation_template = "postroom/admin/resume.html"
     actions = None
 
@@ -214,6 +215,20 @@ class PauseAdmin(ReadOnly, _PauseAdmin):
     @admin.display(description=_("reason"))
     def why(self, pause: Pause) -> str:
         return redact(pause.reason, limit=200) or "-"
+
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Say what the form does: "Add pause" and "Save" tell nobody that all mail stops."""
+        title = {"title": gettext("Pause all sending")}
+        return super().add_view(request, form_url, {**(extra_context or {}), **title})
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Call it what it is: nobody who comes here wants to delete something."""
+        title = {"title": gettext("Resume sending?")}
+        return super().delete_view(request, object_id, {**(extra_context or {}), **title})
 
     def get_fields(self, request: HttpRequest, obj: Pause | None = None) -> tuple[str, ...]:
         return ("paused_at", "who", "why") if obj else ("reason",)

@@ -307,6 +307,22 @@ def test_adding_a_pause_stops_all_sending_and_deleting_it_lets_it_go_on(anna: Cl
     assert about.endswith(": wrong price, ask <address>")
 
 
+def test_the_form_of_a_pause_says_what_it_does_before_anybody_presses_it(anna: Client) -> None:
+    """It was called "Add pause", with "Save" and "Save and add another", beside a field "Reason"."""
+    form = anna.get(f"{PAUSES}add/")
+
+    assert "No delivery process takes anything more in hand until somebody resumes." in words(form)
+    buttons = re.findall(r'<input type="submit" value="([^"]+)"', form.content.decode())
+    assert buttons == ["Pause all sending"]
+
+    outbox.pause(actor="bob", reason="")
+    shown = anna.get(f"{PAUSES}1/change/").content.decode()
+    assert f'<a href="{PAUSES}1/delete/" class="deletelink">Resume sending</a>' in shown
+    asked = anna.get(f"{PAUSES}1/delete/").content.decode()
+    assert "Resume sending?" in asked
+    assert f'<a href="{PAUSES}" class="button cancel-link">' in asked
+
+
 def test_whoever_pauses_second_reads_who_was_first(anna: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both had the form open: the second one must not believe that it is his pause."""
     monkeypatch.setattr("postroom.admin.PauseAdmin.has_add_permission", lambda *_a, **_k: True)
