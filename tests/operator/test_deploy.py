@@ -12,11 +12,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from configparser import RawConfigParser
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 
 from postroom.conf import Config
+from tests.journeys.stage import eventually
+from tests.servers import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -86,6 +89,54 @@ def test_each_kind_of_process_is_in_each_of_the_three() -> None:
     for sign in ("uvicorn", "postroom_worker", "worker --loglevel", "beat --loglevel"):
         wanted = [where for where, words in COMMANDS.items() if sign in " ".join(words)]
         assert {where.split()[0].partition("-")[0] for where in wanted} >= {"postroom", "Procfile", "compose"}
+
+
+@pytest.mark.parametrize("where", ["compose web", "Procfile web"])
+def test_the_web_believes_the_proxy_that_says_https(where: str, tmp_path: Path) -> None:
+    """
+    Neither proxy speaks from 127.0.0.1, the only address that uvicorn believes by itself: every page
+    was redirected to https, and from there to itself for ever.
+    """
+    port = free_port()
+    words = [word.replace("$PORT", str(port)) for word in COMMANDS[where][1:]]
+    words[words.index("--port") + 1] = str(port)
+    words[words.index("--host") + 1] = "127.0.0.1"
+    production = {
+        "DJANGO_SETTINGS_MODULE": "example.settings",
+        "DEBUG": "off",
+        "SITE_URL": "https://shop.example",
+        "SECRET_KEY": "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJ",
+        "DEFAULT_FROM_EMAIL": "shop@shop.example",
+        "BREVO_API_KEY": "none",
+        "BREVO_WEBHOOK_SECRET": "hook:secret",
+        "VAR_DIR": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
+    }
+    web = subprocess.Popen(
+        [sys.executable, *words],
+        cwd=ROOT,
+        env={**os.environ, **production},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert eventually("the web answers", lambda: status_from_elsewhere(port, "/healthz/live")) == 200
+        assert status_from_elsewhere(port, "/accounts/login/") == 200
+    finally:
+        web.kill()
+        web.wait()
+
+
+def status_from_elsewhere(port: int, path: str) -> int:
+    """The status of a page, asked from an address that is not 127.0.0.1; 0 while nobody listens."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=10, source_address=("127.0.0.2", 0))
+    try:
+        connection.request("GET", path, headers={"Host": "shop.example", "X-Forwarded-Proto": "https"})
+        return connection.getresponse().status
+    except ConnectionError:
+        return 0
+    finally:
+        connection.close()
 
 
 def seconds(text: str) -> float:
