@@ -25,6 +25,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import cache
 from itertools import islice
 from typing import Any
 
@@ -55,6 +56,7 @@ from postroom.statements import (
     Given,
     claim_rows,
     clock,
+    clock_for_insert,
     clock_now,
     insert,
 )
@@ -122,14 +124,11 @@ def enqueue(
     row = _promise(kind, lane, on_uncertain)
     row |= {"args": dict(args or {}), "uuid": uuid.uuid4(), "resend_of_id": resend_of and resend_of.pk}
     # The clock that will judge it writes it; in memory this process's has to do, unless that is the same.
-    written = clock(using)
+    written = clock_for_insert(using)
     now = written if isinstance(written, datetime) else timezone.now()
-    email = OutboundEmail(**row, **_instants(now, due_at, expires_at, expires_in))
-    instants = _instants(written, due_at, expires_at, expires_in)
-    (email.pk,) = insert(OutboundEmail, [row], using, **instants)
-    email._state.db, email._state.adding = using, False
+    (pk,) = insert(OutboundEmail, [row], using, **_instants(written, due_at, expires_at, expires_in))
     _ring_after_commit(using)
-    return email
+    return _as_written({"id": pk, **row, **_instants(now, due_at, expires_at, expires_in)}, using)
 
 
 def bulk_enqueue(
@@ -155,7 +154,8 @@ def bulk_enqueue(
     with transaction.atomic(using=using):
         while batch := list(islice(waiting, BULK_ROWS)):
             rows = [{**common, "args": dict(each), "uuid": uuid.uuid4()} for each in batch]
-            insert(OutboundEmail, rows, using, **_instants(clock(using), due_at, expires_at, expires_in))
+            now = clock_for_insert(using)
+            insert(OutboundEmail, rows, using, **_instants(now, due_at, expires_at, expires_in))
             names += [row["uuid"] for row in rows]
         if names:
             _ring_after_commit(using)
@@ -175,6 +175,21 @@ def _promise(kind: str, lane: Lane | str, on_uncertain: OnUncertain | str) -> di
         "language": get_language() or "",
         "time_zone": timezone.get_current_timezone_name(),
     }
+
+
+def _as_written(row: Mapping[str, Any], using: str) -> OutboundEmail:
+    """Return the e-mail of a *row* that was just written, as if it had been read again."""
+    values = [row.get(name, default) for name, default in _blank()]
+    return OutboundEmail.from_db(using, [name for name, _ in _blank()], values)
+
+
+@cache
+def _blank() -> list[tuple[str, Any]]:
+    """Each column's attribute, and what it is where nothing is said; nothing where a function says it."""
+    return [
+        (field.attname, None if field.has_default() and callable(field.default) else field.get_default())
+        for field in OutboundEmail._meta.concrete_fields
+    ]
 
 
 def _instants(

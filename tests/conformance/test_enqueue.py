@@ -35,6 +35,17 @@ def test_promise_is_pending_and_due_at_once(database: str) -> None:
     assert take(database) == [email]
 
 
+def test_promise_in_memory_says_what_the_table_says(database: str) -> None:
+    """It is put together from what was written, and not read again: what it leaves out must be the same there."""
+    email = put(database, lane="urgent", due_at=timezone.now() + timedelta(minutes=1))
+
+    stored = table(email)
+    names = {field.attname for field in OutboundEmail._meta.concrete_fields} - {"created_at", "expires_at"}
+    assert {name: getattr(email, name) for name in names} == {name: getattr(stored, name) for name in names}
+    assert email.expires_at - email.created_at == stored.expires_at - stored.created_at == timedelta(days=7)
+    assert (email._state.db, email._state.adding) == (database, False)
+
+
 def test_rollback_leaves_nothing(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The account was rolled back and its verification mail went out all the same."""
     rung: list[str] = []

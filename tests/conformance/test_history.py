@@ -12,8 +12,8 @@ from django.db import IntegrityError, connections, transaction
 from django.utils import timezone
 
 from postroom import outbox, signals
-from postroom.models import DeliveryEvent, OutboundEmail, State
-from postroom.statements import clock
+from postroom.models import DeliveryEvent, EventType, OutboundEmail, State
+from postroom.statements import clock, insert
 from tests.attempts import (
     NEVER,
     NO_ANSWER,
@@ -210,3 +210,12 @@ def _explained_on_postgresql(database: str) -> str:
         cursor.execute("ANALYZE postroom_outboundemail")
     due = OutboundEmail.objects.using(database).due(clock(database)).order_by("lane", "due_at")
     return due.select_for_update(skip_locked=True)[:10].explain()
+
+
+def test_two_events_that_say_the_same_are_two_events(database: str) -> None:
+    """What all rows have in common is written once, for all of them; that must not make them one row."""
+    event = {"email_id": put(database).pk, "type": EventType.DEFERRED, "at": timezone.now()}
+
+    keys = insert(DeliveryEvent, [event, event], database)
+
+    assert len(set(keys)) == DeliveryEvent.objects.using(database).filter(pk__in=keys).count() == 2
