@@ -30,7 +30,7 @@ from tests.journeys.site import database
 ALIAS = "journey"
 """The database of the journey, as the test itself sees it."""
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 90
 ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
 

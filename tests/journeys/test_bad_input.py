@@ -16,7 +16,7 @@ import pytest
 
 from tests.journeys.shop import PASSWORD, Shop, open_shop
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(180)
 
 CRLF = "\r\nBcc: everybody@example.com"
 

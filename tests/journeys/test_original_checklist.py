@@ -14,7 +14,7 @@ import pytest
 from tests.journeys.shop import PASSWORD, Shop, Visitor
 from tests.journeys.stage import eventually
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(180)
 
 CONGRATULATIONS = "Congratulations! Your account has been activated successfully."
 

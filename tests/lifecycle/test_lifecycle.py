@@ -345,7 +345,7 @@ LIVED = settings(
 )
 
 
-@pytest.mark.timeout(110)
+@pytest.mark.timeout(300)
 @pytest.mark.django_db(databases=["default", "postgres", "mariadb"])
 @pytest.mark.parametrize("database", ["postgres", "mariadb"], indirect=True)
 def test_lifecycle_on_a_server(database: str) -> None:
@@ -358,4 +358,4 @@ def test_lifecycle_on_a_server(database: str) -> None:
 
 
 Lifecycle.TestCase.settings = LIVED
-TestLifecycle = pytest.mark.timeout(110)(Lifecycle.TestCase)
+TestLifecycle = pytest.mark.timeout(300)(Lifecycle.TestCase)
