@@ -234,6 +234,16 @@ test("each state is announced once, and a changed number of seconds is not a cha
   assert.equal(element.part("body").textContent, "in 10 seconds");
 });
 
+test("a headline that ends by itself gets no second full stop", async () => {
+  const element = card();
+  const page = new Page({ cards: [element] });
+  await page.pass(2);
+
+  await page.answer({ ...PENDING, detail: "sending", headline: "Sending…", body: "" });
+
+  assert.equal(element.part("live").textContent, "Sending…");
+});
+
 test("a first answer that says what the page says already is not announced", async () => {
   const element = card();
   const page = new Page({ cards: [element] });

@@ -198,7 +198,8 @@
       this.showNext(answer.next);
       if (this.ownsPage) showParts(answer);
       if (!changed || !answer.headline) return;
-      setText(this.part("live"), `${answer.headline}. ${answer.body ?? ""}`.trim());
+      const stop = /[.…!?]$/.test(answer.headline) ? "" : ".";
+      setText(this.part("live"), `${answer.headline}${stop} ${answer.body ?? ""}`.trim());
       if (this.ownsPage) document.title = `${answer.headline} – ${this.pageTitle}`;
     }
 
