@@ -14,10 +14,10 @@ import pytest
 from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
 from django.core.mail.backends.locmem import EmailBackend as InMemory
-from django.db import OperationalError
+from django.db import OperationalError, connections
 from django.db.models.query import QuerySet
 
-from postroom import composer, delivery, drain, enqueue, mailers, outbox, worker
+from postroom import composer, delivery, drain, enqueue, mailers, outbox, reports, worker
 from postroom.backends import OutboxEmailBackend
 from postroom.ledger import Result
 from postroom.models import DeliveryEvent, OutboundEmail
@@ -169,6 +169,25 @@ def test_answer_that_waited_for_the_database_at_the_end_is_not_called_doubt(sett
         worker.run()
 
     assert [result.verdict for result in written[-1]] == [None]
+
+
+def test_connection_that_dies_right_after_the_commit_ends_no_worker(
+    database: str, hired: Callable[..., Worker]
+) -> None:
+    """On Django 5.2 the hook that looks for early reports had no name, and its failure ended the process."""
+    email, look, looks = put_and_take(database), reports._adopt, []
+
+    def away_after_the_commit(*args: Any) -> None:
+        looks.append(connections[database].in_atomic_block)
+        if not looks[-1]:
+            raise OperationalError("server closed the connection unexpectedly")
+        look(*args)
+
+    with mock.patch.object(reports, "_adopt", away_after_the_commit):
+        write(hired(using=database), answer(email, message_id="<1@p>"))
+
+    assert looks == [True, False]
+    assert history(email) == ["claimed:sending", "accepted:accepted"]
 
 
 def test_answer_of_the_last_moment_is_not_called_doubt(settings: Any, hired: Callable[..., Worker]) -> None:

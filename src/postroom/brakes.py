@@ -8,7 +8,6 @@ must not: the switch is asked for by the statement that claims, and what is stal
 from __future__ import annotations
 
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 from django.db import router, transaction
@@ -59,7 +58,7 @@ def resume(*, actor: str, using: str | None = None) -> bool:
     ended, _ = Pause.objects.using(using).all().delete()
     if ended:
         signals.logger.warning("resumed by=%r", actor)
-        transaction.on_commit(partial(doorbell.ring, using), using=using, robust=True)
+        transaction.on_commit(lambda: doorbell.ring(using), using=using, robust=True)
     return bool(ended)
 
 
@@ -114,7 +113,7 @@ def release_stale(*, actor: str, using: str | None = None) -> int:
     )
     if released:
         signals.logger.warning("released emails=%s by=%r", released, actor)
-        transaction.on_commit(partial(doorbell.ring, using), using=using, robust=True)
+        transaction.on_commit(lambda: doorbell.ring(using), using=using, robust=True)
     return released
 
 

@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -161,7 +160,8 @@ def _store(events: Sequence[DeliveryEvent], using: str, *, wait: bool) -> list[D
         _stamp(placed, emails, using)
         signals.announce([(emails[event.email_id], event) for event in placed if event.email_id], using)
         if late := {event.message_id for event in mine if event.email_id is None and event.message_id}:
-            transaction.on_commit(partial(_adopt_late, late, using), using=using, robust=True)
+            # No partial: Django 5.2 wants the name of what failed, and raises where there is none.
+            transaction.on_commit(lambda: _adopt_late(late, using), using=using, robust=True)
     return left
 
 
@@ -274,7 +274,7 @@ def adopt(by_id: Mapping[str, int], using: str) -> None:
     if by_id:
         _adopt(by_id, using)
         if transaction.get_connection(using).in_atomic_block:
-            transaction.on_commit(partial(_adopt, by_id, using), using=using, robust=True)
+            transaction.on_commit(lambda: _adopt(by_id, using), using=using, robust=True)
 
 
 def _adopt_late(message_ids: Iterable[str], using: str) -> None:

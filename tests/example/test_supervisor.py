@@ -24,8 +24,8 @@ def pids(shop: Shop) -> list[int]:
 
 @pytest.mark.timeout(240)
 def test_ctrl_c_lets_the_worker_finish_and_the_second_start_is_short(tmp_path: Path) -> None:
-    with open_shop(tmp_path / "var") as shop:
-        ann, children = Visitor(shop.url), pids(shop)
+    with open_shop(tmp_path / "var") as shop, Visitor(shop.url) as ann:
+        children = pids(shop)
         shop.provider("/_mood", {"mood": "default", "seconds": 6})
         ann.registers()
         eventually(shop.accepted)
@@ -45,10 +45,10 @@ def test_ctrl_c_lets_the_worker_finish_and_the_second_start_is_short(tmp_path: P
 
 @pytest.mark.timeout(240)
 def test_second_ctrl_c_closes_at_once(tmp_path: Path) -> None:
-    with open_shop(tmp_path / "var") as shop:
+    with open_shop(tmp_path / "var") as shop, Visitor(shop.url) as ann:
         children = pids(shop)
         shop.provider("/_mood", {"mood": "hangs"})
-        Visitor(shop.url).registers()
+        ann.registers()
         eventually(lambda: shop.provider("/_log"))
         shop.interrupt()
         shop.says(r"closing: 1 e-mail in hand")
@@ -80,10 +80,9 @@ def test_port_8000_taken_gives_the_next_one_and_links_follow(tmp_path: Path) -> 
             taken.listen()
         except OSError:
             pass  # Somebody else holds it, which is as good.
-        with open_shop(tmp_path / "var") as shop:
+        with open_shop(tmp_path / "var") as shop, Visitor(shop.url) as ann:
             shop.says(rf"port 8000 is taken, so the shop is at {shop.url}/")
             assert shop.url != "http://127.0.0.1:8000"
-            ann = Visitor(shop.url)
             ann.registers()
 
             assert f"{shop.url}/accounts/activate/" in eventually(ann.mailbox)[0]["text"]
