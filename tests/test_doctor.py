@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -206,7 +207,8 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]
     """Let something happen while the command watches: each time it would sleep."""
 
     def install(happen: Callable[[], object]) -> None:
-        monkeypatch.setattr(postroom_test.time, "sleep", lambda seconds: happen())
+        clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: happen())
+        monkeypatch.setattr(postroom_test, "time", clock)
 
     return install
 

@@ -55,7 +55,7 @@ def bell(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Iterator[Any]:
 @pytest.fixture
 def clock_that_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is NOW for the bell, however long this process is kept waiting: a silence may be one second long."""
-    monkeypatch.setattr(doorbell, "time", SimpleNamespace(monotonic=lambda: NOW))
+    monkeypatch.setattr(doorbell, "time", SimpleNamespace(monotonic=lambda: NOW, sleep=time.sleep))
 
 
 def test_bell_is_the_setting_or_what_the_database_offers(settings: Settings) -> None:

@@ -58,7 +58,7 @@ def resume(*, actor: str, using: str | None = None) -> bool:
     ended, _ = Pause.objects.using(using).all().delete()
     if ended:
         signals.logger.warning("resumed by=%r", actor)
-        transaction.on_commit(lambda: doorbell.ring(using), using=using, robust=True)
+        doorbell.ring_after_commit(using)
     return bool(ended)
 
 
@@ -113,7 +113,7 @@ def release_stale(*, actor: str, using: str | None = None) -> int:
     )
     if released:
         signals.logger.warning("released emails=%s by=%r", released, actor)
-        transaction.on_commit(lambda: doorbell.ring(using), using=using, robust=True)
+        doorbell.ring_after_commit(using)
     return released
 
 

@@ -156,7 +156,7 @@ def _retry(emails: Sequence[OutboundEmail], *, actor: str, using: str) -> int:
     guard = OutboundEmail.objects.using(using).filter(state__in=RETRYABLE)
     done = _change(rows, guard, values, EventType.RETRIED, actor=actor, using=using)
     if done:
-        transaction.on_commit(lambda: doorbell.ring(using), using=using, robust=True)
+        doorbell.ring_after_commit(using)
     return done
 
 
@@ -217,5 +217,5 @@ def _resend(emails: Sequence[OutboundEmail], *, actor: str, using: str) -> list[
             for email in olds
         ]
         record(events, olds, using)
-        transaction.on_commit(lambda: doorbell.ring(using), using=using, robust=True)
+        doorbell.ring_after_commit(using)
     return list(copies.values())

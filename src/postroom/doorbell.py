@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from django.db import connections
+from django.db import connections, transaction
 from django.utils.module_loading import import_string
 
 from postroom.conf import config, under_test_runner
@@ -40,6 +40,12 @@ on_ring: list[Callable[[str], None]] = []
 def ring(using: str) -> None:
     """Ask that somebody looks at the outbox in database *using* soon. Never blocks, never raises."""
     _bell.ring(using)
+
+
+def ring_after_commit(using: str) -> None:
+    """Ring once the transaction of *using* that is open now has committed; at once outside of one."""
+    # A lambda has a name, which Django 5.2 asks a hook that failed for; functools.partial has none.
+    transaction.on_commit(lambda: ring(using), using=using, robust=True)
 
 
 def kind_for(using: str) -> str:

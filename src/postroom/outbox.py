@@ -163,7 +163,7 @@ def bulk_enqueue(
 
 
 def _ring_after_commit(using: str) -> None:
-    transaction.on_commit(lambda: doorbell.ring(using), using=using, robust=True)
+    doorbell.ring_after_commit(using)
 
 
 def _promise(kind: str, lane: Lane | str, on_uncertain: OnUncertain | str) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from io import StringIO
+from types import SimpleNamespace
 
 import pytest
 from django.core.management import call_command
@@ -62,7 +64,7 @@ def test_others_get_the_lock_between_two_batches(database: str, monkeypatch: pyt
         settled(database, ago=LONG_AGO)
     before = timezone.now() - timedelta(days=90)
     rests: list[float] = []
-    monkeypatch.setattr(retention.time, "sleep", rests.append)
+    monkeypatch.setattr(retention, "time", SimpleNamespace(monotonic=time.monotonic, sleep=rests.append))
 
     assert retention.prune_all(before=before, limit=2, using=database, seconds=0) == 0
     assert retention.prune_all(before=before, limit=2, using=database) == 3

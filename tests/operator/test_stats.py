@@ -8,6 +8,7 @@ import signal
 import subprocess
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from django.db import OperationalError
@@ -172,7 +173,7 @@ def test_who_watches_sees_the_database_come_back(monkeypatch: pytest.MonkeyPatch
             raise KeyboardInterrupt
 
     monkeypatch.setattr(postroom_stats, "count", now_and_then)
-    monkeypatch.setattr(postroom_stats.time, "sleep", turn)
+    monkeypatch.setattr(postroom_stats, "time", SimpleNamespace(sleep=turn))
 
     code, text = run("postroom_stats", "--watch")
 

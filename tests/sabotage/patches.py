@@ -66,8 +66,8 @@ SABOTAGES = (
     ),
     Sabotage(
         name="ring before commit",
-        before="transaction.on_commit(lambda: doorbell.ring(using), using=using, robust=True)",
-        after="doorbell.ring(using)",
+        before="transaction.on_commit(lambda: ring(using), using=using, robust=True)",
+        after="ring(using)",
         tests=(
             "tests/conformance/test_enqueue.py::test_bell_rings_after_the_commit_and_not_before",
             "tests/conformance/test_enqueue.py::test_rollback_leaves_nothing",
