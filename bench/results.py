@@ -91,7 +91,7 @@ def machine() -> dict[str, Any]:
         "kernel": platform.release(),
         "python": platform.python_version(),
         "packages": {
-            name: _version(name) for name in ("django", "django-anymail", "aiohttp", "psycopg", "celery")
+            name: _version(name) for name in ("django", "django-anymail", "pycurl", "psycopg", "celery")
         },
         "git": _git("rev-parse", "HEAD"),
         "git_changed": changed(ROOT),

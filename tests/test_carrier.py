@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -16,22 +18,22 @@ from anymail.exceptions import AnymailError
 from anymail.signals import post_send
 from django.core.mail import EmailMessage
 
-from postroom import carrier
+from postroom import carrier, mailers
 from postroom.failures import FailureClass, judge
 from postroom.models import OutboundEmail
 from tests import test_failures as accidents
 from tests.test_failures import certificate, http, letter, over_tls, serve  # noqa: F401
 
 BEFORE_THE_BODY = {
-    "aiohttp.ClientConnectorError": accidents.refused,
-    "aiohttp.ConnectionTimeoutError": accidents.connect_timeout,
+    "requests.ConnectionError": accidents.refused,
+    "requests.ConnectTimeout": accidents.connect_timeout,
+    "requests.SSLError": accidents.plain_http_behind_https,
 }
 AFTER_THE_BODY = {
-    "aiohttp.ClientOSError": accidents.reset_after_the_body,
-    "aiohttp.ServerDisconnectedError": accidents.closed_without_an_answer,
-    "aiohttp.SocketTimeoutError": accidents.read_timeout,
-    "aiohttp.ClientPayloadError": accidents.cut_chunks,
-    "aiohttp.ClientResponseError": accidents.garbage_for_http,
+    "requests.ConnectionError": accidents.reset_after_the_body,
+    "requests.ReadTimeout": accidents.read_timeout,
+    "requests.ChunkedEncodingError": accidents.shorter_than_promised,
+    "requests.ContentDecodingError": accidents.not_gzip,
 }
 OF_REQUESTS_ALONE = {"proxy_refuses", "bare_reset", "bare_timeout", "bare_refusal", "no_key"}
 """Accidents without a request that could be carried."""
@@ -88,8 +90,16 @@ def test_accident_is_judged_as_with_requests(
     [*BEFORE_THE_BODY.items(), *AFTER_THE_BODY.items()],
     ids=lambda value: str(value)[:40],
 )
-def test_row_of_aiohttp_is_met(serve: Any, carry: Any, row: str, accident: Any) -> None:  # noqa: F811
-    assert row in accidents.classes_of(accident(serve))
+def test_error_is_that_of_requests_and_says_whether_anything_left(
+    serve: Any,  # noqa: F811
+    carry: Any,
+    row: str,
+    accident: Any,
+) -> None:
+    met = accidents.classes_of(accident(serve))
+
+    assert row in met
+    assert ("postroom.NothingLeft" in met) == (accident in BEFORE_THE_BODY.values())
 
 
 def test_certificate_that_nobody_signed_is_safe_to_repeat(
@@ -99,7 +109,7 @@ def test_certificate_that_nobody_signed_is_safe_to_repeat(
 ) -> None:
     error = accidents.brevo_at(f"https://127.0.0.1:{serve(over_tls(certificate, accidents.silence)).port}/")
 
-    assert "aiohttp.ClientConnectorCertificateError" in accidents.classes_of(error)
+    assert accidents.classes_of(error) >= {"requests.SSLError", "postroom.NothingLeft"}
     assert judge(error).failure == FailureClass.TRANSIENT
 
 
@@ -207,3 +217,259 @@ def test_error_of_what_is_waited_for_comes_out_where_it_was_asked_for() -> None:
         return "no error"
 
     assert asyncio.run(carrier.run(ask)) == "nobody there"
+
+
+# --- connections that are kept open --------------------------------------------------------------
+
+
+class Provider:
+    """Answers the requests of each connection as *answers* say, in turn; None: takes it and hangs up."""
+
+    def __init__(self, *answers: bytes | None) -> None:
+        self.answers = list(answers)
+        self.connections = 0
+        self.taken: list[bytes] = []
+        self.gone = threading.Event()
+
+    def __call__(self, connection: Any) -> None:
+        self.connections += 1
+        while self.answers:
+            self.taken.append(accidents.read_request(connection))
+            answer = self.answers.pop(0)
+            if answer is None:
+                break
+            connection.sendall(answer)
+            if b"Connection: close" in answer:
+                break
+        connection.close()
+        self.gone.set()
+
+
+def created(*headers: bytes, body: bytes = b'{"messageId": "<1@x>"}') -> bytes:
+    """Return what Brevo answers, with *headers*, on a connection that stays open."""
+    lines = [b"HTTP/1.1 201 Created", *headers, b"Content-Length: %d" % len(body), b"", body]
+    return b"\r\n".join(lines)
+
+
+def brevo_of(server: Any, **options: Any) -> Any:
+    return Brevo(api_key="k", api_url=f"http://127.0.0.1:{server.port}/v3/", timeout=20, **options)
+
+
+@contextmanager
+def carried(backend: Any) -> Iterator[carrier.Carrier]:
+    """Let *backend* send through a carrier and a loop of its own, as a worker's thread would."""
+    loop, carries = carrier.new_loop(10), carrier.Carrier()
+    backend.open()
+    backend.session = carries.stand_in_for(backend.session)
+    send = backend.send_messages
+    backend.send_messages = lambda messages: loop.run_until_complete(carrier.run(send, messages))
+    yield carries
+    loop.run_until_complete(carries.close())
+    loop.close()
+
+
+def test_connection_is_used_again(serve: Any, carry: Any) -> None:  # noqa: F811
+    provider = Provider(created(), created(), created())
+    backend = brevo_of(serve(provider))
+
+    assert carry(lambda: backend.send_messages([letter(), letter(), letter()])) == 3
+
+    assert provider.connections == 1
+
+
+def test_email_is_not_sent_again_where_an_open_connection_ends_without_an_answer(
+    serve: Any,  # noqa: F811
+    carry: Any,
+) -> None:
+    """
+    libcurl by itself sends a second time what got no answer on a connection that was used before.
+
+    The provider had taken it: without a key that is a second e-mail, and nobody would know.
+    """
+    provider = Provider(created(), None, created())
+    backend = brevo_of(serve(provider))
+    carry(lambda: backend.send_messages([letter()]))
+
+    error = accidents.failed(lambda: backend.send_messages([letter(subject="Once")]))
+
+    assert judge(error).failure == FailureClass.UNCERTAIN
+    assert [b"Once" in taken for taken in provider.taken] == [False, True]
+
+
+def test_a_second_try_that_finds_nobody_does_not_make_the_first_one_safe(
+    serve: Any,  # noqa: F811
+    carry: Any,
+) -> None:
+    """The server takes the e-mail and dies: "refused" is true of the second connection, not of the first."""
+    provider = Provider(created(), None)
+    server = serve(provider)
+    backend = brevo_of(server)
+    carry(lambda: backend.send_messages([letter()]))
+    server.close()
+
+    error = accidents.failed(lambda: backend.send_messages([letter()]))
+
+    assert len(provider.taken) == 2
+    assert judge(error).failure == FailureClass.UNCERTAIN
+
+
+def test_connection_that_the_provider_has_closed_is_not_used(serve: Any, carry: Any) -> None:  # noqa: F811
+    """Providers close what is idle without a word; the next e-mail must not be in doubt for that."""
+    provider = Provider(created(b"Connection: close"), created())
+    backend = brevo_of(serve(provider))
+    carry(lambda: backend.send_messages([letter()]))
+    assert provider.gone.wait(20)
+
+    assert carry(lambda: backend.send_messages([letter()])) == 1
+
+    assert provider.connections == 2
+
+
+def test_connections_are_closed_when_they_are_too_old_to_be_used(
+    serve: Any,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After a burst a worker would keep thousands of sockets that the other side has closed long ago."""
+    provider = Provider(created(), created())
+    backend = brevo_of(serve(provider))
+
+    with carried(backend) as carries:
+        backend.send_messages([letter()])
+        assert not carries.is_stale
+
+        monkeypatch.setattr(mailers, "IDLE_SECONDS", 0)
+        assert carries.is_stale
+        asyncio.run(carries.close())
+
+    assert provider.gone.wait(20)
+    assert not carries.is_stale
+
+
+# --- what goes over the wire ---------------------------------------------------------------------
+
+
+def test_what_is_sent_is_what_requests_would_send(serve: Any) -> None:  # noqa: F811
+    """Line for line, but for the codings that each of the two can read."""
+    asked: list[bytes] = []
+
+    def listen(connection: Any) -> None:
+        asked.append(b"")
+        while not asked[-1].endswith(b"}"):
+            asked[-1] += connection.recv(65536)
+        connection.sendall(created(b"Connection: close"))
+
+    server = serve(listen)
+    brevo_of(server).send_messages([letter()])
+    with carried(backend := brevo_of(server)):
+        backend.send_messages([letter()])
+
+    assert lines_of(asked[0]) == lines_of(asked[1])
+
+
+def lines_of(request: bytes) -> list[bytes]:
+    head, _, body = request.partition(b"\r\n\r\n")
+    first, *others = head.split(b"\r\n")
+    told = sorted(line for line in others if not line.lower().startswith(b"accept-encoding:"))
+    return [first, *told, body]
+
+
+def test_body_of_any_length_is_sent_whole(serve: Any, carry: Any) -> None:  # noqa: F811
+    provider = Provider(created())
+    backend = brevo_of(serve(provider))
+    text = "An attachment may be as long as this. " * 100_000
+
+    assert carry(lambda: backend.send_messages([letter(body=text)])) == 1
+
+    assert text.encode() in provider.taken[0]
+
+
+def test_answer_that_is_compressed_is_read(serve: Any, carry: Any) -> None:  # noqa: F811
+    provider = Provider(created(b"Content-Encoding: gzip", body=gzip.compress(b'{"messageId": "<gz@x>"}')))
+    message = letter()
+
+    carry(lambda: brevo_of(serve(provider)).send_messages([message]))
+
+    assert message.anymail_status.message_id == "<gz@x>"  # type: ignore[attr-defined]
+
+
+def test_answers_before_the_answer_are_skipped(serve: Any, carry: Any) -> None:  # noqa: F811
+    early = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+    message = letter()
+
+    carry(lambda: brevo_of(serve(Provider(early + created()))).send_messages([message]))
+
+    assert message.anymail_status.message_id == "<1@x>"  # type: ignore[attr-defined]
+    assert "Link" not in message.anymail_status.esp_response.headers  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_certificate_is_looked_at_unless_the_site_says_otherwise(
+    serve: Any,  # noqa: F811
+    carry: Any,
+    certificate: str,  # noqa: F811
+    verify: bool,
+) -> None:
+    server = serve(over_tls(certificate, Provider(created())))
+    backend = Brevo(api_key="k", api_url=f"https://127.0.0.1:{server.port}/")
+    session = backend.create_session
+
+    def careless() -> Any:
+        carried = session()
+        carried._verify = verify
+        return carried
+
+    backend.create_session = careless  # type: ignore[method-assign]
+
+    if verify:
+        error = accidents.failed(lambda: backend.send_messages([letter()]))
+        assert judge(error).failure == FailureClass.TRANSIENT
+    else:
+        assert carry(lambda: backend.send_messages([letter()])) == 1
+
+
+def test_proxy_of_the_environment_is_asked_and_its_refusal_is_safe(
+    serve: Any,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[bytes] = []
+
+    def refuse(connection: Any) -> None:
+        asked.append(connection.recv(65536))
+        connection.sendall(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
+
+    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{serve(refuse).port}")
+    backend = Brevo(api_key="k", api_url="https://provider.example/v3/", timeout=20)
+
+    with carried(backend):
+        error = accidents.failed(lambda: backend.send_messages([letter()]))
+
+    assert asked[0].startswith(b"CONNECT provider.example:443 HTTP/1.1\r\n")
+    assert judge(error).failure == FailureClass.TRANSIENT
+
+
+def test_proxy_is_not_asked_for_hosts_that_the_environment_excepts(
+    serve: Any,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{serve(accidents.reset).port}")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    backend = brevo_of(serve(Provider(created())))
+
+    with carried(backend):
+        assert backend.send_messages([letter()]) == 1
+
+
+def test_answer_that_trickles_is_waited_for(serve: Any, carry: Any) -> None:  # noqa: F811
+    """The time-out is for silence: what comes slowly, and comes, is an answer."""
+    heard = threading.Event()
+
+    def trickle(connection: Any) -> None:
+        accidents.read_request(connection)
+        for byte in created():
+            connection.sendall(bytes([byte]))
+            heard.wait(0.02)
+
+    backend = brevo_of(serve(trickle))
+    backend.timeout = (20, 0.9)
+
+    assert carry(lambda: backend.send_messages([letter()])) == 1

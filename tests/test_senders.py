@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import threading
 from collections.abc import Iterator
 from typing import Any
 
+import pycurl
 import pytest
 from anymail.backends.brevo import EmailBackend as Brevo
 from django.core.mail import EmailMessage
@@ -16,7 +19,7 @@ from postroom.ears import Ears
 from postroom.mailers import Mailer
 from postroom.outbox import claim
 from postroom.senders import LoopSenders, ThreadSenders, senders_for
-from tests.test_failures import http, serve  # noqa: F401 - the fixture
+from tests.test_failures import http, read_request, serve  # noqa: F401 - the fixture
 
 pytestmark = pytest.mark.django_db
 
@@ -68,8 +71,15 @@ def test_loop_carries_what_it_can_and_threads_the_rest(ears: Ears, backend: Any,
     assert type(senders) is kind
 
 
-def test_without_aiohttp_threads_send(ears: Ears, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("postroom.carrier.is_available", lambda: False)
+@pytest.mark.parametrize("absent", ["pycurl", "greenlet", "AsyncCurlMulti"])
+def test_without_pycurl_or_with_an_old_one_threads_send(
+    ears: Ears, monkeypatch: pytest.MonkeyPatch, absent: str
+) -> None:
+    """Debian's pycurl of 2022 knows no asyncio: each e-mail would have ended in doubt."""
+    if absent == "AsyncCurlMulti":
+        monkeypatch.delattr(pycurl, absent)
+    else:
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == absent else object())
     mailer = Mailer("provider", {})
     mailer.__dict__["backend"] = Brevo(api_key="k", api_url="http://127.0.0.1:1/v3/")
 
@@ -94,6 +104,34 @@ def test_loop_sends_while_it_is_waited_for(
     senders.stop()
 
     assert [(result.verdict, result.message_id) for result in results] == [(None, "<1@x>")]
+
+
+def test_loop_keeps_no_connection_that_is_too_old_to_be_used(
+    ears: Ears,
+    prepared: Prepared,
+    serve: Any,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After a burst an idle worker held thousands of sockets, closed by the provider long ago."""
+    gone = threading.Event()
+
+    def answer_and_listen(connection: Any) -> None:
+        read_request(connection)
+        connection.sendall(b'HTTP/1.1 201 Created\r\nContent-Length: 21\r\n\r\n{"messageId":"<1@x>"}')
+        if connection.recv(1) == b"":
+            gone.set()
+
+    behind_brevo(monkeypatch, f"http://127.0.0.1:{serve(answer_and_listen).port}/v3/")
+    senders = LoopSenders(2)
+    senders.start(prepared)
+    while not senders.finished():
+        senders.wait(ears, PATIENCE_SECONDS, rings=False)
+    monkeypatch.setattr(mailers, "IDLE_SECONDS", 0)
+
+    while not gone.is_set():
+        senders.wait(ears, 0.01, rings=False)
+
+    senders.stop()
 
 
 def test_loop_ends_although_a_timer_wants_to_stop_it(ears: Ears) -> None:

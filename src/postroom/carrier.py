@@ -6,55 +6,47 @@ takes the place of its ``requests.Session``. ``run()`` lets that code run in a g
 steps aside at the one place where it waits for the network. So a loop in one thread has thousands
 of ordinary, unchanged sends in flight, and nobody has to write one of them twice.
 
-Hides aiohttp and greenlet. Both are optional: without them, threads send.
+Hides libcurl and greenlet. Both are optional: without them, threads send.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import importlib.util
 import logging
 import os
 import resource
-import ssl
-from asyncio import events, sslproto
+import time
+from asyncio import events
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from postroom import mailers
-from postroom.conf import config
+from postroom.exchange import Exchange
 
 if TYPE_CHECKING:
-    import aiohttp
+    import pycurl
     import requests
 
 logger = logging.getLogger("postroom")
 
 T = TypeVar("T")
 
-TLS_BUFFER_BYTES = 4 * 1024
-"""
-asyncio reads TLS into 256 KiB a connection; a thousand connections then take 388 MiB, and 154 MiB
-with 16 KiB (measured, 2026-11). A provider's answer is smaller than this, and a longer one is read
-in pieces.
-"""
-
 SPARE_DESCRIPTORS = 256
 """What a process opens besides its connections: files, the database, connections being closed."""
 
-REDIRECTS = frozenset({301, 302, 303, 307, 308})
-
 
 def is_available() -> bool:
-    """Whether aiohttp and greenlet are installed (the extra ``brevo`` brings both)."""
-    return all(importlib.util.find_spec(name) for name in ("aiohttp", "greenlet"))
+    """Whether greenlet and a pycurl that knows asyncio (7.49) are installed; the extra ``brevo`` brings both."""
+    if not all(importlib.util.find_spec(name) for name in ("pycurl", "greenlet")):
+        return False
+    return hasattr(importlib.import_module("pycurl"), "AsyncCurlMulti")
 
 
 def new_loop(connections: int) -> asyncio.AbstractEventLoop:
-    """Return an event loop that is fit for so many TLS connections."""
+    """Return an event loop that is fit for so many connections."""
     _allow_descriptors(connections + SPARE_DESCRIPTORS)
-    if hasattr(sslproto.SSLProtocol, "max_size"):
-        sslproto.SSLProtocol.max_size = TLS_BUFFER_BYTES
     return asyncio.SelectorEventLoop()
 
 
@@ -107,30 +99,69 @@ class Carrier:
     """
     Stands where a ``requests.Session`` stood: the same call, the same answer, the same errors.
 
-    Follows no redirect. An error of aiohttp becomes that of requests which means the same, with
-    the first one as its cause. One for all sends of a loop; its connections are shared and kept
-    open for ``mailers.IDLE_SECONDS``.
+    Follows no redirect, and sends nothing a second time: libcurl would, where a connection that was
+    kept open ends without an answer. What broke becomes the error of requests that means the same;
+    its cause is NothingLeft where that is certain. One for all sends of a loop; up to *connections*
+    are shared and kept open for ``mailers.IDLE_SECONDS``.
     """
 
-    def __init__(self) -> None:
-        self._sessions: dict[Any, aiohttp.ClientSession] = {}
+    def __init__(self, connections: int = 100) -> None:
+        self._connections = connections
+        self._multi: pycurl.AsyncCurlMulti | None = None
+        self._idle: list[pycurl.Curl] = []
+        self._used_at = 0.0
+        # Looked for once: asking the environment at every request costs more than the request.
+        self._proxied = any(name.lower().endswith("_proxy") for name in os.environ)
 
     def stand_in_for(self, session: requests.Session) -> CarriedSession:
         """Return what carries the requests of *session*."""
         return CarriedSession(self, session)
 
-    def session(self, verify: Any, cert: Any) -> aiohttp.ClientSession:
-        """Return the aiohttp session for these ways to prove who is who; made at its first use."""
-        known = self._sessions.get((verify, cert))
-        if known is None:
-            known = self._sessions[verify, cert] = _new_session(verify, cert)
-        return known
+    async def perform(self, exchange: Exchange) -> requests.Response:
+        """Carry out *exchange* and return the answer; raises what requests would raise."""
+        import pycurl
+
+        curl = self._idle.pop() if self._idle else pycurl.Curl()
+        watch: _Watch | None = None
+        try:
+            exchange.prepare(curl, _proxy_for(exchange.url) if self._proxied else "")
+            ended = self._opened().add_handle(curl)
+            if exchange.idle_seconds:
+                watch = _Watch(exchange, ended)
+            await ended
+        except pycurl.error as error:
+            failure = exchange.failure(*error.args)
+            raise failure from failure.__cause__ or error
+        finally:
+            self._used_at = time.monotonic()
+            if watch:
+                watch.cancel()
+        answer = exchange.answer(curl)
+        # One that failed or was given up may be in libcurl's hands still.
+        curl.reset()
+        self._idle.append(curl)
+        return answer
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether connections are open that are too old to be used again."""
+        return self._multi is not None and time.monotonic() - self._used_at > mailers.IDLE_SECONDS
 
     async def close(self) -> None:
-        """Close every connection."""
-        for session in self._sessions.values():
-            await session.close()
-        self._sessions.clear()
+        """Close every connection; the next request opens a new one."""
+        multi, self._multi = self._multi, None
+        if multi:
+            await multi.aclose()
+        self._idle.clear()
+
+    def _opened(self) -> pycurl.AsyncCurlMulti:
+        import pycurl
+
+        if self._multi is None:
+            self._multi = pycurl.AsyncCurlMulti()
+            # Left to itself, libcurl keeps four times as many as there are requests under way in that moment.
+            self._multi.setopt(pycurl.M_MAXCONNECTS, self._connections)
+        return self._multi
 
 
 class CarriedSession:
@@ -157,15 +188,23 @@ class CarriedSession:
         """Do what ``requests.Session.request`` does; returns its Response."""
         import requests
 
-        told = {**self.headers, **(headers or {})}
-        if params or files or auth or others or not isinstance(data, (str, bytes)):
+        told: Mapping[str, Any] = {**self.headers, **(headers or {})}
+        simple = url.isascii() and isinstance(data, (str, bytes))
+        if params or files or auth or others or not simple:
             request = requests.Request(
                 method, url, told, files=files, data=data, params=params, auth=auth, **others
             ).prepare()
-            # The length is aiohttp's to write.
-            told = {name: value for name, value in request.headers.items() if name != "Content-Length"}
-            url, data = request.url or url, request.body
-        response = wait_for(self._ask(method, url, told, data, timeout))
+            url, told, data = request.url or url, request.headers, request.body
+        exchange = Exchange(
+            method=method,
+            url=url,
+            headers=told,
+            body=data,
+            waits=timeout,
+            verify=self._verify,
+            cert=self._cert,
+        )
+        response = wait_for(self._carrier.perform(exchange))
         for hook in self._hooks:
             hook(response)
         return response
@@ -173,90 +212,42 @@ class CarriedSession:
     def close(self) -> None:
         """Do nothing: the connections belong to the carrier, and others are using them."""
 
-    async def _ask(
-        self, method: str, url: str, headers: Mapping[str, Any], data: Any, waits: Any
-    ) -> requests.Response:
-        import aiohttp
-        from yarl import URL
 
-        session = self._carrier.session(self._verify, self._cert)
-        try:
-            async with session.request(
-                method,
-                URL(url, encoded=True),
-                data=data.encode() if isinstance(data, str) else data,
-                headers=headers,
-                allow_redirects=False,
-                timeout=_timeout(waits),
-            ) as answer:
-                return _response(answer, await answer.read())
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise _as_requests(error) from error
+class _Watch:
+    """
+    Ends an exchange that moves nothing for as long as its read time-out says.
 
+    While it connects, libcurl watches. Its own bound for slow transfers knows whole seconds only.
+    """
 
-def _new_session(verify: Any, cert: Any) -> aiohttp.ClientSession:
-    import aiohttp
+    def __init__(self, exchange: Exchange, ended: asyncio.Future[Any]) -> None:
+        self._exchange, self._ended = exchange, ended
+        self._look_in(exchange.idle_seconds)
 
-    connector = aiohttp.TCPConnector(
-        limit=0,
-        ssl=_tls(verify, cert),
-        keepalive_timeout=mailers.IDLE_SECONDS,
-        ttl_dns_cache=60,
-    )
-    # Looked for once: asking the environment at every request costs more than the request.
-    proxied = any(name.lower().endswith("_proxy") for name in os.environ)
-    return aiohttp.ClientSession(connector=connector, trust_env=proxied, cookie_jar=aiohttp.DummyCookieJar())
+    def cancel(self) -> None:
+        self._timer.cancel()
 
+    def _look_in(self, seconds: float) -> None:
+        self._timer = self._ended.get_loop().call_later(seconds, self._look)
 
-def _tls(verify: Any, cert: Any) -> ssl.SSLContext:
-    if verify is True and not cert:
-        return mailers.shared_tls_context()
-    context = ssl.create_default_context(cafile=verify if isinstance(verify, str) else None)
-    if not verify:
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    if cert:
-        context.load_cert_chain(*([cert] if isinstance(cert, str) else cert))
-    return context
+    def _look(self) -> None:
+        import requests
+
+        exchange = self._exchange
+        if self._ended.done():
+            return
+        if not exchange.begun:
+            self._look_in(exchange.idle_seconds)
+        elif (left := exchange.moved_at + exchange.idle_seconds - time.monotonic()) > 0:
+            self._look_in(left)
+        else:
+            self._ended.set_exception(
+                requests.ReadTimeout(f"Nothing was answered for {exchange.idle_seconds:g} s.")
+            )
 
 
-def _timeout(given: Any) -> aiohttp.ClientTimeout:
-    """Requests bounds one connect and one read; the whole is bounded so that a drip does not stay for ever."""
-    import aiohttp
+def _proxy_for(url: str) -> str:
+    """Return the proxy that the environment names for *url*, as requests reads it; empty: none."""
+    from requests.utils import get_environ_proxies, select_proxy
 
-    connect, read = given if isinstance(given, tuple) else (given, given)
-    return aiohttp.ClientTimeout(total=2 * config().ATTEMPT_SECONDS, sock_connect=connect, sock_read=read)
-
-
-def _response(answer: aiohttp.ClientResponse, body: bytes) -> requests.Response:
-    import requests
-    from requests.structures import CaseInsensitiveDict
-    from requests.utils import get_encoding_from_headers
-
-    response = requests.Response()
-    response.status_code = answer.status
-    response.reason = answer.reason or ""
-    response.url = str(answer.url)
-    response.headers = CaseInsensitiveDict(answer.headers)
-    response.encoding = get_encoding_from_headers(response.headers)
-    response._content = body
-    if answer.status in REDIRECTS and "location" in response.headers:
-        raise requests.TooManyRedirects("Redirects are not followed.", response=response)
-    return response
-
-
-def _as_requests(error: Exception) -> requests.RequestException:
-    """Return the error of requests that means what this one of aiohttp means."""
-    import aiohttp
-    import requests
-
-    kinds: tuple[tuple[type[Exception], type[requests.RequestException]], ...] = (
-        (aiohttp.ConnectionTimeoutError, requests.ConnectTimeout),
-        (aiohttp.ClientConnectorCertificateError, requests.exceptions.SSLError),
-        (aiohttp.NonHttpUrlClientError, requests.exceptions.InvalidSchema),
-        (aiohttp.InvalidURL, requests.exceptions.InvalidURL),
-        (ValueError, requests.exceptions.InvalidHeader),
-        (TimeoutError, requests.ReadTimeout),
-        (aiohttp.ClientPayloadError, requests.exceptions.ChunkedEncodingError),
-    )
-    found = next((theirs for ours, theirs in kinds if isinstance(error, ours)), requests.ConnectionError)
-    return found(str(error) or type(error).__name__)
+    return select_proxy(url, get_environ_proxies(url, no_proxy=None)) or ""

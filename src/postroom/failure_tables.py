@@ -236,10 +236,7 @@ EXCEPTIONS: Final[Mapping[str, FailureClass]] = {
     "builtins.ConnectionRefusedError": FailureClass.TRANSIENT,
     "socket.gaierror": FailureClass.TRANSIENT,
     "ssl.SSLCertVerificationError": FailureClass.TRANSIENT,
-    "aiohttp.ClientConnectorError": FailureClass.TRANSIENT,  # refused, no such name, TLS handshake
-    "aiohttp.ClientConnectorCertificateError": FailureClass.TRANSIENT,
-    "aiohttp.ConnectionTimeoutError": FailureClass.TRANSIENT,
-    "aiohttp.ClientHttpProxyError": FailureClass.TRANSIENT,  # it refused before it let us through
+    "postroom.NothingLeft": FailureClass.TRANSIENT,  # libcurl had not begun with it
     # The request had left, or part of it.
     "requests.ReadTimeout": FailureClass.UNCERTAIN,
     "requests.ChunkedEncodingError": FailureClass.UNCERTAIN,
@@ -249,11 +246,6 @@ EXCEPTIONS: Final[Mapping[str, FailureClass]] = {
     "builtins.ConnectionError": FailureClass.UNCERTAIN,  # reset, aborted, broken pipe
     "builtins.TimeoutError": FailureClass.UNCERTAIN,
     "ssl.SSLError": FailureClass.UNCERTAIN,
-    "aiohttp.ClientOSError": FailureClass.UNCERTAIN,  # reset, aborted; a refused connect is above
-    "aiohttp.ServerDisconnectedError": FailureClass.UNCERTAIN,
-    "aiohttp.SocketTimeoutError": FailureClass.UNCERTAIN,
-    "aiohttp.ClientPayloadError": FailureClass.UNCERTAIN,
-    "aiohttp.ClientResponseError": FailureClass.UNCERTAIN,  # it answered what is no HTTP
     # The client refused before it connected.
     "requests.InvalidURL": FailureClass.CONFIG,
     "requests.MissingSchema": FailureClass.CONFIG,

@@ -271,15 +271,20 @@ def _prepare_session(backend: BaseEmailBackend) -> None:
         session.mount("https://", _one_tls_context_adapter())
 
 
-@lru_cache(maxsize=1)
-def _tls_context() -> ssl.SSLContext:
+def authorities() -> str:
+    """Return the file, or the directory, of the authorities that requests would trust."""
     import certifi
 
     # The variables that requests itself honours, so that a site's own authority still counts.
-    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-    if bundle and Path(bundle).is_dir():
-        return ssl.create_default_context(capath=bundle)
-    return ssl.create_default_context(cafile=bundle or certifi.where())
+    return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or certifi.where()
+
+
+@lru_cache(maxsize=1)
+def _tls_context() -> ssl.SSLContext:
+    trusted = authorities()
+    if Path(trusted).is_dir():
+        return ssl.create_default_context(capath=trusted)
+    return ssl.create_default_context(cafile=trusted)
 
 
 def shared_tls_context() -> ssl.SSLContext:

@@ -72,7 +72,7 @@ def too_many(backend_class: type, size: int) -> str:
 def fewer(backend_class: type) -> str:
     """Return what to do about ``too_many``."""
     if mailers.speaks_http(backend_class):
-        return 'pip install "django-postroom[brevo]": with aiohttp and greenlet one thread sends them all.'
+        return 'pip install "django-postroom[brevo]": with pycurl and greenlet one thread sends them all.'
     return f"{THREADS_AT_MOST} or fewer; most SMTP servers take 10 to 50 connections. More processes share the work."
 
 
@@ -137,7 +137,7 @@ class LoopSenders:
 
     def __init__(self, size: int) -> None:
         self._loop = carrier.new_loop(size)
-        self._carrier = carrier.Carrier()
+        self._carrier = carrier.Carrier(size)
         self._done: deque[Result] = deque()
         self._oldest_done = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -164,6 +164,8 @@ class LoopSenders:
         nothing else is in flight.
         """
         if not self._tasks:
+            if self._carrier.is_stale:
+                self._loop.run_until_complete(self._carrier.close())
             if not self._done:
                 ears.wait(seconds, rings=rings)
             return
@@ -220,7 +222,6 @@ class LoopSenders:
     async def _close(self) -> None:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._carrier.close()
-        await asyncio.sleep(0)  # TLS connections are closed by the loop's next turn
 
 
 def _take(done: deque[Result]) -> list[Result]:

@@ -361,7 +361,7 @@ class Sweeper(bootsteps.StartStopStep):
         with suppress(Exception):  # settings that cannot be meant: the thread tells of them, again and again
             for alias in mailers.names():
                 if mailers.get(alias).carriable and carrier.is_available():
-                    for name in ("aiohttp", "greenlet"):
+                    for name in ("pycurl", "greenlet"):
                         import_module(name)
         mailers.close_all()
 

@@ -120,7 +120,7 @@ def test_child_waits_for_no_lock_that_was_held_when_it_was_forked(moment: str) -
 
 
 def test_thread_of_the_step_imports_nothing_beside_a_fork() -> None:
-    """A child that was forked while another thread imported aiohttp could never import it."""
+    """A child that was forked while another thread imported pycurl could never import it."""
     forked = _run("before_the_first_fork")
 
     assert forked.returncode == 0, forked.stderr

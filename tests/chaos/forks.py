@@ -31,7 +31,7 @@ PRELOADED = (
     "postroom.worker",
     "tests.journeys.emails",
 )
-WHERE_INSTALLED = ("aiohttp", "greenlet", "psycopg", "postroom.carrier", "postroom.senders")
+WHERE_INSTALLED = ("pycurl", "greenlet", "psycopg", "postroom.carrier", "postroom.senders")
 
 REPEAT_WITHOUT_KEY = timedelta(seconds=2)
 """The outbox waits ten minutes before the one repeat without a key; no storm lasts as long."""
