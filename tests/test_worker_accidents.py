@@ -212,6 +212,27 @@ def test_e_mail_whose_turn_met_a_dead_connection_has_another_turn() -> None:
     assert history(email) == ["claimed:sending", "accepted:accepted"]
 
 
+def test_e_mail_whose_turn_met_a_database_that_was_away_for_minutes_has_another_turn() -> None:
+    """
+    Its attempt had "begun" before the database went, so it was given up as one without an answer
+    while it still stood in the queue of the composers: the worker died of that contradiction.
+    """
+    email = enqueue("accidents.letter")
+    worker, prepare, tries = Worker(until_empty=True), delivery.prepare, []
+
+    def away_for_minutes(*args: Any, **options: Any) -> Any:
+        tries.append(1)
+        if len(tries) == 1:
+            worker.in_hand[email.pk].since = time.monotonic() - 200
+            raise OperationalError("server closed the connection unexpectedly")
+        return prepare(*args, **options)
+
+    with mock.patch("postroom.delivery.prepare", away_for_minutes):
+        worker.run()
+
+    assert history(email) == ["claimed:sending", "accepted:accepted"]
+
+
 def test_report_between_the_statements_of_a_refusal_wins() -> None:
     """Written down as delivered and as failed: the report came between two UPDATEs of one refusal."""
     database = "postgres"

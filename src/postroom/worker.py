@@ -244,8 +244,12 @@ class Worker:
             self._pulse.doing = "compose"
             held = self.in_hand[self._waiting[0].pk]
             held.since = time.monotonic()
-            ready = delivery.prepare(held.email, is_ours=held.is_ours)
-            self._waiting.popleft()  # only now: where the database failed, it has another turn
+            try:
+                ready = delivery.prepare(held.email, is_ours=held.is_ours)
+            except DatabaseFailure:
+                held.since = None  # it has another turn, and ATTEMPT_SECONDS begin then
+                raise
+            self._waiting.popleft()
             if isinstance(ready, Prepared):
                 self._senders.start(ready)
             else:
