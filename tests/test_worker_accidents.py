@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -231,6 +232,32 @@ def test_e_mail_whose_turn_met_a_database_that_was_away_for_minutes_has_another_
         worker.run()
 
     assert history(email) == ["claimed:sending", "accepted:accepted"]
+
+
+def test_process_that_stands_still_while_it_renews_does_not_believe_in_the_lease(
+    hired: Callable[..., Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Frozen for a minute between the renewal and the note of it, it noted the minute after. What another
+    worker had taken meanwhile counted as its own, and what it had not sent yet went out a second time.
+    """
+    now, renew, holder = [time.monotonic()], outbox.renew, hired()
+    clock = SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr("postroom.worker.time", clock)
+    monkeypatch.setattr("postroom.pulse.time", clock)
+    email = put_and_take("default")
+    holder.in_hand[email.pk] = Held(email, renewed=now[0], since=now[0])
+
+    def stand_still(*args: Any, **options: Any) -> set[int]:
+        held = renew(*args, **options)
+        now[0] += 60
+        return held
+
+    now[0] += 15
+    with mock.patch("postroom.outbox.renew", stand_still):
+        holder._pulse._renew()
+
+    assert not holder.in_hand[email.pk].is_ours()
 
 
 def test_report_between_the_statements_of_a_refusal_wins() -> None:

@@ -85,7 +85,8 @@ class Pulse:
         if now - self._renewed >= config().LEASE_SECONDS / 3 - 0.01:
             self._renewed = now
             lively = self._worker.holds(since=now - config().ATTEMPT_SECONDS, turned=self._turned)
-            self._worker.renewed(outbox.renew(lively, using=self._worker.using))
+            # As of before the question: this process may stand still between the answer and the next line.
+            self._worker.renewed(outbox.renew(lively, using=self._worker.using), at=now)
 
     def _introduce(self) -> None:
         worker, now = self._worker, clock_now(self._worker.using)

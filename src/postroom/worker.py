@@ -147,12 +147,11 @@ class Worker:
                 if (turned if held.since is None else held.since) > since
             ]
 
-    def renewed(self, pks: set[int]) -> None:
-        """Note that the leases of these e-mails were ours a moment ago."""
-        now = time.monotonic()
+    def renewed(self, pks: set[int], *, at: float) -> None:
+        """Note that the leases of these e-mails were prolonged not before *at* (monotonic seconds)."""
         with self._lock:
             for pk in pks & self.in_hand.keys():
-                self.in_hand[pk].renewed = now
+                self.in_hand[pk].renewed = at
 
     @cached_property
     def _senders(self) -> Senders:
