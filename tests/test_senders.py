@@ -16,6 +16,7 @@ from django.core.mail.backends.locmem import EmailBackend as InMemory
 from postroom import composer, enqueue, mailers
 from postroom.delivery import Prepared, prepare
 from postroom.ears import Ears
+from postroom.ledger import Result
 from postroom.mailers import Mailer
 from postroom.outbox import claim
 from postroom.senders import LoopSenders, ThreadSenders, senders_for
@@ -171,3 +172,39 @@ def test_loop_gives_up_what_hangs_when_it_ends(
 
     assert senders.finished() == []
     assert senders._loop.is_closed()
+
+
+def test_thread_that_was_given_up_ends_when_its_send_does(
+    ears: Ears, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    An SMTP server took two minutes for each e-mail. Every attempt was given up and replaced by one
+    more thread, and none of them ever ended: 32 more every 90 s, each with a connection of its own.
+    """
+    sent_in: list[threading.Thread] = []
+    begun, may_end = threading.Event(), threading.Event()
+
+    def hang(prepared: Prepared) -> Result:
+        sent_in.append(threading.current_thread())
+        begun.set()
+        may_end.wait(PATIENCE_SECONDS)
+        return Result(email=prepared.email)
+
+    monkeypatch.setattr("postroom.delivery.send", hang)
+    senders = ThreadSenders(1, ears)
+    senders.start(prepared)
+    assert begun.wait(PATIENCE_SECONDS)
+
+    senders.abandon(prepared.email)
+    may_end.set()
+    sent_in[0].join(PATIENCE_SECONDS)
+
+    assert not sent_in[0].is_alive()
+    assert len(senders.finished()) == 1
+    begun.clear()
+    senders.start(prepared)
+    assert begun.wait(PATIENCE_SECONDS), "nobody sends in its place"
+    senders.stop()
+    sent_in[1].join(PATIENCE_SECONDS)
+    senders.abandon(prepared.email)  # a moment too late: it has ended by itself
+    assert senders._threads == 2

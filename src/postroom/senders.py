@@ -21,6 +21,7 @@ from postroom import carrier, delivery, mailers
 from postroom.delivery import Prepared
 from postroom.ears import DATA_VERSION_SECONDS, Ears
 from postroom.ledger import Result
+from postroom.models import OutboundEmail
 
 logger = logging.getLogger("postroom")
 
@@ -40,8 +41,8 @@ class Senders(Protocol):
     def start(self, prepared: Prepared) -> None:
         """Send soon. The caller sees to it that there are never more than ``size`` in flight."""
 
-    def abandon(self) -> None:
-        """Give up waiting for one send: its slot is free, what it says later is still reported."""
+    def abandon(self, email: OutboundEmail) -> None:
+        """Give up waiting for the send of *email*: its slot is free, what it says later is still reported."""
 
     def finished(self) -> list[Result]:
         """Return what has ended since the last call, at most SETTLE_AT_ONCE of it."""
@@ -80,7 +81,7 @@ class ThreadSenders:
     """
     One thread a send in flight, begun when it is first needed.
 
-    A send that outlives its time is replaced by one more thread; it reports late.
+    A send that outlives its time is replaced by one more thread; it reports late, and its own thread ends.
     """
 
     def __init__(self, size: int, ears: Ears) -> None:
@@ -88,6 +89,8 @@ class ThreadSenders:
         self._work: queue.SimpleQueue[Prepared | None] = queue.SimpleQueue()
         self._done: deque[Result] = deque()
         self._threads = 0
+        self._in_flight: set[tuple[int, int]] = set()
+        """Attempts that a thread is at. Who takes one out, thread or ``abandon``, was first: only one of them can."""
 
     def start(self, prepared: Prepared) -> None:
         """Send soon, in another thread; at most ``size`` at once."""
@@ -95,9 +98,10 @@ class ThreadSenders:
         if self._threads < self._size:
             self._add_thread()
 
-    def abandon(self) -> None:
-        """Begin one more thread in the place of one that hangs."""
-        self._add_thread()
+    def abandon(self, email: OutboundEmail) -> None:
+        """Begin one more thread in the place of the one that hangs with *email*."""
+        if self._take_out(email):
+            self._add_thread()
 
     def finished(self) -> list[Result]:
         """Return what has ended since the last call, at most SETTLE_AT_ONCE of it."""
@@ -118,13 +122,23 @@ class ThreadSenders:
         threading.Thread(target=self._run, name=f"postroom-sender-{self._threads}", daemon=True).start()
 
     def _run(self) -> None:
-        while (prepared := self._work.get()) is not None:
+        is_replaced = False
+        while not is_replaced and (prepared := self._work.get()) is not None:
+            self._in_flight.add((prepared.email.pk, prepared.email.attempt))
             result = delivery.send(prepared)
             # A receiver of post_send may have used the database in this thread.
             delivery.close_connections()
             self._done.append(result)
             self._ears.wake()
+            is_replaced = not self._take_out(prepared.email)
         mailers.close_all()
+
+    def _take_out(self, email: OutboundEmail) -> bool:
+        try:
+            self._in_flight.remove((email.pk, email.attempt))
+        except KeyError:
+            return False
+        return True
 
 
 class LoopSenders:
@@ -149,7 +163,7 @@ class LoopSenders:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def abandon(self) -> None:
+    def abandon(self, email: OutboundEmail) -> None:
         """Nothing to do: a send that hangs holds neither a thread nor a slot."""
 
     def finished(self) -> list[Result]:

@@ -293,7 +293,7 @@ class Worker:
         limit = time.monotonic() - config().ATTEMPT_SECONDS
         hanging = [held for held in self.in_hand.values() if held.since is not None and held.since < limit]
         for held in hanging:
-            self._senders.abandon()
+            self._senders.abandon(held.email)
             held.since = math.inf  # once
             self._unwritten.append(
                 Result(email=held.email, verdict=delivery.no_answer("no answer within ATTEMPT_SECONDS"))
