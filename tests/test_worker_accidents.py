@@ -18,7 +18,7 @@ from django.core.mail.backends.locmem import EmailBackend as InMemory
 from django.db import OperationalError, connections
 from django.db.models.query import QuerySet
 
-from postroom import composer, delivery, drain, enqueue, mailers, outbox, reports, worker
+from postroom import Withdraw, composer, delivery, drain, enqueue, mailers, outbox, reports, worker
 from postroom.backends import OutboxEmailBackend
 from postroom.ledger import Result
 from postroom.models import DeliveryEvent, OutboundEmail
@@ -86,6 +86,29 @@ def of_anymail() -> EmailMessage:
 @composer("accidents.unspeakable")
 def unspeakable() -> EmailMessage:
     raise ValueError("half a character \udce9 and a NUL \0")
+
+
+@composer("accidents.mute")
+def mute() -> EmailMessage:
+    class OfASloppyLibrary(Exception):
+        def __str__(self) -> str:
+            return str(self.response)  # type: ignore[attr-defined] # it never got one
+
+    raise OfASloppyLibrary
+
+
+@composer("accidents.withdrawn")
+def withdrawn() -> EmailMessage:
+    raise Withdraw("there is no file half\udce9\0.pdf")
+
+
+@composer("accidents.to_a_user")
+def to_a_user() -> EmailMessage:
+    class User:
+        def __str__(self) -> str:
+            return "ann@example.com"
+
+    return EmailMessage("Subject", "Text", "shop@example.com", [User(), None])  # type: ignore[list-item]
 
 
 def failing_once(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -305,6 +328,49 @@ def test_exception_that_no_database_can_store_is_one_more_failed_composer(databa
 
     assert table(bad).state == "pending"
     assert table(behind).state == "accepted"
+
+
+def test_exception_without_a_text_is_one_more_failed_composer(database: str) -> None:
+    """It raised once more when it was asked what it had to say, and the worker died of that."""
+    bad = outbox.enqueue("accidents.mute", {}, using=database)
+    behind = outbox.enqueue("accidents.letter", {}, using=database)
+
+    Worker(using=database, until_empty=True).run()
+
+    assert table(bad).state == "pending"
+    assert "AttributeError" in bad.events.using(database).get(type="rescheduled").detail
+    assert table(behind).state == "accepted"
+
+
+def test_answer_without_a_text_is_doubt(database: str) -> None:
+    def raise_it() -> None:
+        mute()
+
+    Provider.before = staticmethod(raise_it)
+    email = outbox.enqueue("accidents.letter", {}, using=database)
+
+    Worker(using=database, until_empty=True).run()
+
+    assert table(email).state == "uncertain"
+
+
+def test_reason_that_no_database_can_store_withdraws_nevertheless(database: str) -> None:
+    """The worker died of it, with everything in hand; so did the next one, and the one after."""
+    email = outbox.enqueue("accidents.withdrawn", {}, using=database)
+
+    Worker(using=database, until_empty=True).run()
+
+    assert (table(email).state, table(email).reason) == ("cancelled", "there is no file half?.pdf")
+
+
+def test_recipient_that_is_no_text_is_written_down_as_one(database: str) -> None:
+    """A user whose text is the address: the provider took it, and the worker died of writing that down."""
+    email = outbox.enqueue("accidents.to_a_user", {}, using=database)
+
+    Worker(using=database, until_empty=True).run()
+
+    assert (table(email).state, table(email).recipient) == ("accepted", "ann@example.com")
+    assert Provider.taken[0].to == ["ann@example.com"]
 
 
 def test_a_tenth_of_the_slots_is_kept_for_urgent_e_mails(hired: Callable[..., Worker]) -> None:

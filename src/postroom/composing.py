@@ -219,6 +219,9 @@ def _complete(message: EmailMessage, email: OutboundEmail) -> None:
     message.subject = str(message.subject)
     message.body = str(message.body)
     message.from_email = str(message.from_email or settings.DEFAULT_FROM_EMAIL)
+    for field in ("to", "cc", "bcc", "reply_to"):
+        # Django and Anymail take a user for its address, if it says it; what is written down is text.
+        setattr(message, field, [str(address) for address in getattr(message, field) if address])
     if not message.recipients():
         raise ValueError(f"The composer of {email.kind!r} named no recipient.")
     headers = {name.lower() for name in message.extra_headers}

@@ -30,6 +30,7 @@ from postroom.exceptions import NotAllowed
 from postroom.failures import FailureClass, Fate, Verdict, backoff, compose_backoff, judge, judge_compose
 from postroom.ledger import Result
 from postroom.models import EventType, OutboundEmail
+from postroom.redaction import storable
 
 logger = logging.getLogger("postroom")
 
@@ -75,9 +76,8 @@ def prepare(email: OutboundEmail, *, is_ours: Callable[[], bool] = lambda: True)
         named = {**(given if isinstance(given, Mapping) else {}), "postroom": str(email.uuid)}
         message.metadata = named  # type: ignore[attr-defined]
     except Withdraw as decision:
-        return Result(
-            email=email, reason=decision.reason, detail=f"the composer withdrew it: {decision.reason}"
-        )
+        reason = storable(decision.reason)
+        return Result(email=email, reason=reason, detail=f"the composer withdrew it: {reason}")
     except Exception as error:  # noqa: BLE001 - a composer is the site's code and may fail in any way
         return _composer_failed(email, error)
     message.postroom_uuid = named["postroom"]  # type: ignore[attr-defined]
@@ -109,7 +109,7 @@ def send(prepared: Prepared) -> Result:
         email=email,
         verdict=verdict,
         message_id=message_id,
-        recipient=recipients[0],
+        recipient=storable(recipients[0]),
         recipient_count=len(recipients),
         duration_ms=int((time.monotonic() - began) * 1000),
         reason=reason,

@@ -116,7 +116,7 @@ def judge_compose(error: BaseException) -> Verdict:
         fate=Fate.RESCHEDULE,
         strike=False,
         retry_after=None,
-        detail=redact(f"{type(error).__name__}: {error}", limit=350)
+        detail=redact(f"{type(error).__name__}: {_said(error)}", limit=350)
         + (f" (at {place[:140]})" if place else ""),
         fingerprint=_fingerprint(type(error).__name__, place),
     )
@@ -279,7 +279,7 @@ def _from_table(error: BaseException) -> _Finding | None:
 
 def _unless_sender(failure: FailureClass, error: BaseException) -> FailureClass:
     """A malformed address of ours is a setting, not a fault of the recipient."""
-    if "anymail.AnymailInvalidAddress" in _names(error) and "`from_email`" in str(error):
+    if "anymail.AnymailInvalidAddress" in _names(error) and "`from_email`" in _said(error):
         return FailureClass.CONFIG
     return failure
 
@@ -355,7 +355,15 @@ def _describe(chain: list[BaseException], finding: _Finding) -> str:
         return f"{name} {finding.code}: {finding.words}".rstrip(": ")
     root = chain[-1]
     inner = f" ({type(root).__name__})" if type(root).__name__ != name else ""
-    return f"{name}{inner}: {root}"
+    return f"{name}{inner}: {_said(root)}"
+
+
+def _said(error: BaseException) -> str:
+    """Return the text of *error*, or that it cannot be told."""
+    try:
+        return str(error)
+    except Exception as failed:  # noqa: BLE001 - whoever wrote the exception wrote its __str__, too
+        return f"(no text: its __str__ raised {type(failed).__name__})"
 
 
 def _fingerprint(*parts: str) -> str:
