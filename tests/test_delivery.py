@@ -124,6 +124,15 @@ def test_deliver_one_refuses_what_is_not_pending() -> None:
     assert len(mail.outbox) == 1
 
 
+def test_deliver_one_says_why_a_pending_one_is_not_to_be_had() -> None:
+    """ "Is pending; only a pending one can be delivered", it said of one in doubt with a mailer that is gone."""
+    email = take_again(letter(), mailer="gone")
+    outbox.doubt([answer(email, NO_ANSWER)])
+
+    with pytest.raises(NotAllowed, match=r"not to be had.*'gone'"):
+        delivery.deliver_one(table(email))
+
+
 def test_poison_does_not_delay_the_twenty_behind_it() -> None:
     """One e-mail that could not be written stopped the queue until somebody deleted it by hand."""
     poison = letter(poison=True)

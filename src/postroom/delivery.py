@@ -29,7 +29,7 @@ from postroom.conf import config
 from postroom.exceptions import NotAllowed
 from postroom.failures import FailureClass, Fate, Verdict, backoff, compose_backoff, judge, judge_compose
 from postroom.ledger import Result
-from postroom.models import EventType, OutboundEmail
+from postroom.models import EventType, OutboundEmail, State
 from postroom.redaction import storable
 
 logger = logging.getLogger("postroom")
@@ -153,6 +153,11 @@ def deliver_one(email: OutboundEmail, *, using: str | None = None) -> OutboundEm
     if not taken:
         if outbox.paused(using):
             raise NotAllowed("Sending is paused. To go on: python manage.py postroom_resume")
+        if email.state == State.PENDING:
+            raise NotAllowed(
+                f"E-mail {email.short_id} is not to be had: another transaction holds it, or an attempt "
+                f"of the mailer {email.mailer or '-'!r}, which is not the first of SEND_WITH, is in doubt."
+            )
         raise NotAllowed(f"E-mail {email.short_id} is {email.state}; only a pending one can be delivered.")
     return email
 
