@@ -21,7 +21,7 @@ from django.db.models.query import QuerySet
 from postroom import Withdraw, composer, delivery, drain, enqueue, mailers, outbox, reports, worker
 from postroom.backends import OutboxEmailBackend
 from postroom.ledger import Result
-from postroom.models import DeliveryEvent, OutboundEmail
+from postroom.models import DeliveryEvent, OutboundEmail, WorkerHeartbeat
 from postroom.statements import Given
 from postroom.worker import Held, Worker
 from tests.attempts import NEVER, NOT_NOW, answer, history, put_and_take, table
@@ -328,6 +328,21 @@ def test_exception_that_no_database_can_store_is_one_more_failed_composer(databa
 
     assert table(bad).state == "pending"
     assert table(behind).state == "accepted"
+
+
+def test_worker_that_an_error_has_ended_does_not_say_that_it_was_done() -> None:
+    """ "Its reason: done", the doctor told of a worker that had crashed."""
+    enqueue("accidents.letter")
+
+    with (
+        mock.patch("postroom.delivery.prepare", side_effect=RuntimeError("who would have thought")),
+        pytest.raises(RuntimeError),
+    ):
+        Worker(until_empty=True).run()
+
+    beat = WorkerHeartbeat.objects.get()
+    assert beat.stopped_at
+    assert beat.stop_reason == worker.CRASHED
 
 
 def test_exception_without_a_text_is_one_more_failed_composer(database: str) -> None:

@@ -42,6 +42,9 @@ COMPOSE_SECONDS = 0.02
 
 DATABASE_PAUSE_SECONDS = 1.0
 
+CRASHED = "an error that nobody expected: its log tells which"
+"""Goodbye of a worker that an exception has ended."""
+
 SUSPECT_SECONDS = 30
 """How often a busy worker looks for an e-mail that lost two workers, and makes room to send it alone."""
 
@@ -123,9 +126,10 @@ class Worker:
                 if not self._guarded(self._turn):
                     break
             self._finish()
+            self._stop_reason = self._stop_reason or "done"
         finally:
             self._senders.stop()
-            self._pulse.stop(self._stop_reason or "done")
+            self._pulse.stop(self._stop_reason or CRASHED)
             self._ears.close()
 
     def stop(self, reason: str) -> None:
