@@ -89,14 +89,17 @@ def drain(using: str | None = None) -> None:
     try:
         if not _anything_due(using):
             return
-        Worker(
+        worker = Worker(
             using=using,
             until_empty=True,
             claim_seconds=DRAIN_SECONDS,
             heartbeat=False,
             keep_on=lambda: not _closing(),
-        ).run()
-        if not _closing() and _anything_due(using):
+        )
+        worker.run()
+        # What is due although there was nothing to claim is held back, by a pause or in doubt with another
+        # mailer: the next drain could not claim it either, nor the one that it would call.
+        if not worker.found_nothing and not _closing() and _anything_due(using):
             doorbell.ring(using)
     finally:
         delivery.close_connections()

@@ -105,6 +105,9 @@ class Worker:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._stop_reason = ""
+        self.found_nothing = False
+        """Whether it ended because there was nothing that anybody may claim now."""
+
         self._claims_until = math.inf
         self._waiting: deque[OutboundEmail] = deque()
         self._unwritten: list[Result] = []
@@ -185,6 +188,7 @@ class Worker:
         self._compose()
         self._pulse.turned()
         if not self.in_hand and (not claims or (self.until_empty and not claimed)):
+            self.found_nothing = claims
             return False
         if self._waiting or self._unwritten or self._more:
             self._senders.wait(self._ears, 0, rings=False)

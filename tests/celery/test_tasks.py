@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,8 +15,10 @@ from kombu.exceptions import OperationalError
 from pytest_django.fixtures import Settings
 
 from example import broker
-from postroom import beat, ops, tasks
+from postroom import beat, ops, outbox, tasks
+from postroom.models import OutboundEmail
 from tests import servers
+from tests.attempts import NO_ANSWER, answer, let_time_pass, take_again
 
 Make = Callable[..., Any]
 
@@ -175,6 +178,47 @@ def test_step_joins_every_other_worker(celery_app: Make) -> None:
     tasks.join_worker(instance=SimpleNamespace(app=app), options={"autoscale": "10,2", "pool": "prefork"})
 
     assert tasks.Sweeper in app.steps["worker"]
+
+
+def pause() -> None:
+    outbox.pause(actor="anna")
+
+
+def leave_in_doubt_with_another_mailer() -> None:
+    email = take_again(outbox.enqueue("celery.letter"), mailer="gone")
+    outbox.doubt([answer(email, NO_ANSWER)])
+    let_time_pass("default", timedelta(minutes=1))
+    outbox.cancel(OutboundEmail.objects.exclude(pk=email.pk).get())
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("hold_back", [pause, leave_in_doubt_with_another_mailer])
+def test_drain_calls_no_other_one_for_what_it_may_not_take(
+    monkeypatch: pytest.MonkeyPatch, hold_back: Callable[[], None]
+) -> None:
+    """While sending was paused each drain found mail that was due, and called the next: twenty tasks a second."""
+    rings: list[str] = []
+    monkeypatch.setattr(tasks.doorbell, "ring", rings.append)
+    outbox.enqueue("celery.letter")
+    hold_back()
+    rings.clear()
+
+    tasks.drain.run("default")
+
+    assert OutboundEmail.objects.due().exists()
+    assert rings == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_drain_whose_time_is_over_calls_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    rings: list[str] = []
+    outbox.enqueue("celery.letter")
+    monkeypatch.setattr(tasks, "DRAIN_SECONDS", 0)
+    monkeypatch.setattr(tasks.doorbell, "ring", rings.append)
+
+    tasks.drain.run("default")
+
+    assert rings == ["default"]
 
 
 def verdict(level: ops.Level, lag: float) -> Any:
