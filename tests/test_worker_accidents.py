@@ -330,6 +330,17 @@ def test_exception_that_no_database_can_store_is_one_more_failed_composer(databa
     assert table(behind).state == "accepted"
 
 
+def test_worker_looks_for_reports_that_were_left_behind(database: str) -> None:
+    email = put_and_take(database)
+    outbox.note(None, "delivered", message_id="<1@p>", using=database)
+    with mock.patch.object(reports, "_adopt"):
+        outbox.accept([answer(email, message_id="<1@p>")], using=database)
+
+    Worker(using=database, until_empty=True).run()
+
+    assert table(email).report == "delivered"
+
+
 def test_worker_that_an_error_has_ended_does_not_say_that_it_was_done() -> None:
     """ "Its reason: done", the doctor told of a worker that had crashed."""
     enqueue("accidents.letter")

@@ -51,7 +51,7 @@ from postroom.models import (
     Pause,
     State,
 )
-from postroom.reports import adopt, note
+from postroom.reports import adopt, adopt_left_behind, note
 from postroom.statements import (
     Given,
     claim_rows,
@@ -63,6 +63,7 @@ from postroom.statements import (
 
 __all__ = [
     "accept",
+    "adopt_left_behind",
     "bulk_enqueue",
     "cancel",
     "claim",

@@ -42,6 +42,9 @@ COMPOSE_SECONDS = 0.02
 
 DATABASE_PAUSE_SECONDS = 1.0
 
+ADOPT_SECONDS = 30
+"""How often it looks for reports that a killed process has left without their e-mails."""
+
 CRASHED = "an error that nobody expected: its log tells which"
 """Goodbye of a worker that an exception has ended."""
 
@@ -115,6 +118,7 @@ class Worker:
         self._pulse = Pulse(self)
         self._more = self._room_for_suspect = False
         self._rescued_at, self._suspects_sought_at = 0.0, time.monotonic()
+        self._adopted_at = -math.inf
 
     def run(self) -> None:
         """Deliver. Errors of the database are waited out; a claim that is lost meanwhile is nobody's loss."""
@@ -315,6 +319,10 @@ class Worker:
         self._rescued_at = time.monotonic()
         if self._rows().abandoned(clock(self.using))[:1].exists():
             outbox.rescue(worker=self.name, using=self.using)
+        # Not in every drain of Celery's: the step beside them does it, which has a heartbeat.
+        if self.heartbeat and time.monotonic() - self._adopted_at > ADOPT_SECONDS:
+            self._adopted_at = time.monotonic()
+            outbox.adopt_left_behind(self.using)
 
     def _due(self) -> OutboundEmailQuerySet:
         return self._rows().due(clock(self.using) - self.overdue)

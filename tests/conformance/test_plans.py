@@ -41,7 +41,13 @@ STATEMENTS = {
     "note a report by its message id": lambda using, email: outbox.note(
         None, "delivered", message_id="<of-one@p>", using=using
     ),
+    "look for reports that were left behind": lambda using, email: _note_and_look_for_others(using),
 }
+
+
+def _note_and_look_for_others(using: str) -> None:
+    outbox.note(None, "delivered", message_id="<of-another@account>", using=using)
+    outbox.adopt_left_behind(using)
 
 
 def _rows(using: str) -> Any:

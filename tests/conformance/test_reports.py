@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 from itertools import permutations
+from unittest import mock
 
 import pytest
 from django.utils import timezone
 
-from postroom import outbox
+from postroom import outbox, reports
 from postroom.models import EVIDENCE, DeliveryEvent, OutboundEmail, State
 from tests.attempts import NEVER, answer, history, put, put_and_take, table, take_again
 
@@ -179,6 +180,41 @@ def test_report_before_the_acceptance_is_kept_and_adopted(database: str) -> None
 
     assert email.report == "delivered"
     assert history(email) == ["delivered:", "claimed:sending", "accepted:accepted"]
+
+
+def test_report_that_a_killed_process_left_behind_is_adopted_later(database: str) -> None:
+    """
+    Acceptance and report were committed in the same moment, and whoever should have looked once more
+    was killed. The e-mail had arrived, and for ever its page said that nothing was known.
+    """
+    email = put_and_take(database)
+    outbox.note(None, "bounced", message_id="<of-another@account>", using=database)
+    outbox.note(None, "delivered", message_id="<1@p>", using=database)
+    with mock.patch.object(reports, "_adopt"):
+        outbox.accept([answer(email, message_id="<1@p>")], using=database)
+    assert table(email).report == ""
+
+    outbox.adopt_left_behind(database)
+
+    assert table(email).report == "delivered"
+    assert DeliveryEvent.objects.using(database).get(email=None).message_id == "<of-another@account>"
+
+
+def test_what_is_left_behind_is_looked_for_among_the_newest_events_only(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A million reports about e-mails of others must not be read twice a minute."""
+    monkeypatch.setattr(reports, "LOOKED_OVER", 3)
+    email = put_and_take(database)
+    outbox.note(None, "delivered", message_id="<1@p>", using=database)
+    with mock.patch.object(reports, "_adopt"):
+        outbox.accept([answer(email, message_id="<1@p>")], using=database)
+    for number in range(3):
+        outbox.note(None, "bounced", message_id=f"<{number}@another>", using=database)
+
+    outbox.adopt_left_behind(database)
+
+    assert table(email).report == ""
 
 
 def test_reports_of_nobody_do_not_go_to_the_email_without_an_id(database: str) -> None:
