@@ -66,6 +66,18 @@ def test_receiver_that_raises_disturbs_nobody(heard: list[str]) -> None:
     assert heard[-1] == "accepted:accepted:accepted"
 
 
+def test_report_that_came_before_its_acceptance_is_heard_once_it_has_an_e_mail(heard: list[str]) -> None:
+    """A receiver that takes bounced addresses from a list never heard of those that were so quick."""
+    email = put_and_take("default")
+    outbox.note(None, "bounced", message_id="<1@p>")
+    heard.clear()
+
+    outbox.accept([answer(email, message_id="<1@p>")])
+    outbox.adopt_left_behind("default")
+
+    assert heard == ["accepted:accepted:accepted", "bounced::accepted"]
+
+
 def test_late_result_is_no_event(heard: list[str]) -> None:
     email = put_and_take("default")
     outbox.accept([answer(email)])

@@ -16,7 +16,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, connections, router, transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from postroom import signals
@@ -298,8 +298,18 @@ def adopt_left_behind(using: str) -> None:
 
 def _adopt(by_id: Mapping[str, int], using: str) -> None:
     waiting = DeliveryEvent.objects.using(using).filter(email__isnull=True, message_id__in=list(by_id))
-    for message_id in set(waiting.values_list("message_id", flat=True)):
+    # MariaDB finds what differs in capitals, too.
+    for message_id in set(waiting.values_list("message_id", flat=True)) & by_id.keys():
         with transaction.atomic(using=using):
-            lock_before_events([by_id[message_id]], using)
-            waiting.filter(message_id=message_id).update(email_id=by_id[message_id])
-            weigh_all([by_id[message_id]], using)
+            _adopt_one(message_id, by_id[message_id], waiting, using)
+
+
+def _adopt_one(message_id: str, pk: int, waiting: QuerySet[DeliveryEvent], using: str) -> None:
+    """Give an e-mail the reports that wait for it; of two who do so at once only one finds them."""
+    list(locked(OutboundEmail.objects.using(using).filter(pk=pk)))
+    events = [event for event in waiting.order_by("pk") if event.message_id == message_id]
+    waiting.filter(pk__in=[event.pk for event in events]).update(email_id=pk)
+    for email in weigh_all([pk], using).values():
+        for event in events:
+            event.email = email
+        signals.announce([(email, event) for event in events], using)

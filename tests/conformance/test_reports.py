@@ -217,6 +217,16 @@ def test_what_is_left_behind_is_looked_for_among_the_newest_events_only(
     assert table(email).report == ""
 
 
+def test_id_that_differs_in_its_capitals_is_another_one(database: str) -> None:
+    """For MariaDB both are the same: the acceptance found a report that it could not place, and its worker died."""
+    email = put_and_take(database)
+    outbox.note(None, "delivered", message_id="<A@P>", using=database)
+
+    outbox.accept([answer(email, message_id="<a@p>")], using=database)
+
+    assert (table(email).state, table(email).report) == ("accepted", "")
+
+
 def test_reports_of_nobody_do_not_go_to_the_email_without_an_id(database: str) -> None:
     outbox.note(None, "bounced", using=database)
 
