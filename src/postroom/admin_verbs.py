@@ -9,7 +9,7 @@ other numbers than those shown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -91,7 +91,9 @@ RESEND: Final = Verb(
     done=lambda n: ngettext(
         "{n} e-mail is sent again, as a new one.", "{n} e-mails are sent again, as new ones.", n
     ),
-    rule=gettext_lazy("What is still to be sent goes out by itself."),
+    rule=gettext_lazy(
+        "What is still to be sent goes out by itself; what was sent again this very moment is not sent twice."
+    ),
     asks=gettext_lazy("You asked to send again, as new e-mails:"),
     yes=gettext_lazy("Yes, send them again"),
 )
@@ -126,6 +128,8 @@ def _act(
 ) -> HttpResponse | None:
     """Do it, or first ask whether it is meant."""
     rows = _narrowed(request, cast(OutboundEmailQuerySet, selected))
+    # Before they are counted: a copy that comes between the two is asked about, one that comes later is the guard's.
+    known = {"known": _copies(rows, verb)} if verb is RESEND else {}
     counts = dict(rows.order_by().values_list("state").annotate(Count("pk")))
     again = _sent_again(rows, verb)
     doubled = again + sum(counts.get(state, 0) for state in verb.may_double)
@@ -133,8 +137,15 @@ def _act(
     seen = " ".join(f"{state}:{n}" for state, n in [*sorted(counts.items()), ("again", again)])
     if doubled and request.POST.get("seen") != seen:
         return _ask(model_admin, request, rows, verb, counts=counts, again=again, seen=seen)
-    _do(request, rows, verb, total=sum(counts.values()))
+    _do(request, rows, verb, total=sum(counts.values()), **known)
     return None
+
+
+def _copies(rows: OutboundEmailQuerySet, verb: Verb) -> frozenset[int]:
+    """Return the e-mails that repeat one of these."""
+    olds = rows.filter(state__in=verb.states).order_by().values("pk")
+    copies = OutboundEmail.objects.using(rows.db).filter(resend_of__in=olds)
+    return frozenset(copies.values_list("pk", flat=True))
 
 
 def _sent_again(rows: OutboundEmailQuerySet, verb: Verb) -> int:
@@ -206,14 +217,16 @@ def _fate(verb: Verb, state: State) -> str:
     return texts.get(state, _("certainly did not go out: arrives once"))
 
 
-def _do(request: HttpRequest, rows: OutboundEmailQuerySet, verb: Verb, *, total: int) -> None:
+def _do(
+    request: HttpRequest, rows: OutboundEmailQuerySet, verb: Verb, *, total: int, **known: Set[int]
+) -> None:
     able = rows.filter(state__in=verb.states)
     bound = able.order_by("pk").values_list("pk", flat=True)[AT_MOST : AT_MOST + 1].first()
     some = able.filter(pk__lt=bound) if bound is not None else able
     tried, done = some.count(), 0
     later = able.count() - tried if bound is not None else 0
     try:
-        for n in verb.do(some, actor=request.user.get_username()):
+        for n in verb.do(some, actor=request.user.get_username(), **known):
             done += n
     except DatabaseError as error:
         text = _("The database refused to go on: {error}. What is said above was done.")

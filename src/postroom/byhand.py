@@ -9,7 +9,7 @@ many goes in batches, whose transactions are short and leave gaps, so that worke
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from functools import partial
 from itertools import count
 from typing import Any
@@ -22,7 +22,7 @@ from postroom import doorbell
 from postroom.exceptions import NotAllowed
 from postroom.ledger import UNANSWERED, facts_of, record
 from postroom.models import DeliveryEvent, EventType, OutboundEmail, OutboundEmailQuerySet, State
-from postroom.statements import Given, clock_now, lock_before_events, locked
+from postroom.statements import Given, clock_now
 
 RETRYABLE = (State.FAILED, State.CANCELLED, State.UNCERTAIN)
 """Settled without an acceptance."""
@@ -90,15 +90,16 @@ def retry_all(rows: OutboundEmailQuerySet, *, actor: str) -> Iterator[int]:
     return _in_batches(rows, partial(_retry, actor=actor))
 
 
-def resend_all(rows: OutboundEmailQuerySet, *, actor: str) -> Iterator[int]:
+def resend_all(rows: OutboundEmailQuerySet, *, actor: str, known: Set[int]) -> Iterator[int]:
     """
     Resend those of *rows* that are settled; yield how many, batch after batch.
 
-    What is still to be sent goes out by itself. Repeated, this sends once more.
+    What is still to be sent goes out by itself. *known* are the copies, by primary key, that were there
+    when it was decided: an e-mail that has got another one since is left alone.
     """
 
     def some(emails: Sequence[OutboundEmail], *, using: str) -> int:
-        return len(_resend(emails, actor=actor, using=using))
+        return len(_resend(emails, actor=actor, known=known, using=using))
 
     return _in_batches(rows.settled(), some)
 
@@ -185,7 +186,9 @@ def _change(
     return len(changed)
 
 
-def _resend(emails: Sequence[OutboundEmail], *, actor: str, using: str) -> list[OutboundEmail]:
+def _resend(
+    emails: Sequence[OutboundEmail], *, actor: str, using: str, known: Set[int] | None = None
+) -> list[OutboundEmail]:
     now = clock_now(using)
     copies = {
         email.pk: OutboundEmail(
@@ -202,11 +205,16 @@ def _resend(emails: Sequence[OutboundEmail], *, actor: str, using: str) -> list[
         )
         for email in emails
     }
+    rows = OutboundEmail.objects.using(using)
     with transaction.atomic(using=using):
-        lock_before_events(copies, using)
-        # The INSERT first: on SQLite it takes the write lock before anything is read.
-        OutboundEmail.objects.using(using).bulk_create(copies.values())
-        olds = list(locked(OutboundEmail.objects.using(using).filter(pk__in=list(copies)).order_by("pk")))
+        # Changes nothing, and locks them, SQLite too: whoever resends the same at this moment waits here.
+        rows.filter(pk__in=list(copies)).update(attempt=F("attempt"))
+        if known is not None:
+            others = rows.filter(resend_of__in=list(copies)).values_list("resend_of_id", "pk")
+            for resent in {old for old, copy in others if copy not in known}:
+                del copies[resent]
+        rows.bulk_create(copies.values())
+        olds = list(rows.filter(pk__in=list(copies)).order_by("pk"))
         events = [
             {
                 "type": EventType.RESENT,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -213,7 +214,11 @@ def one_in_each_state(database: str) -> dict[str, OutboundEmail]:
     [
         (byhand.cancel_all, EventType.CANCELLED, {"pending"}),
         (byhand.retry_all, EventType.RETRIED, {"failed", "cancelled", "uncertain"}),
-        (byhand.resend_all, EventType.RESENT, {"accepted", "failed", "cancelled", "uncertain"}),
+        (
+            partial(byhand.resend_all, known=frozenset()),
+            EventType.RESENT,
+            {"accepted", "failed", "cancelled", "uncertain"},
+        ),
     ],
 )
 def test_a_list_is_changed_where_its_guard_allows_with_one_event_a_row(
@@ -231,6 +236,18 @@ def test_a_list_is_changed_where_its_guard_allows_with_one_event_a_row(
         assert [(event.type, event.actor) for event in new] == expected
         if state not in done:
             assert table(email).state == state
+
+
+def test_whoever_has_seen_the_copies_sends_once_more_and_others_do_not(database: str) -> None:
+    old = in_state(database, "failed")
+    copies = frozenset([outbox.resend(old).pk])
+    rows = all_rows(database).filter(pk=old.pk)
+
+    assert sum(byhand.resend_all(rows, actor="ada", known=frozenset())) == 0
+    assert sum(byhand.resend_all(rows, actor="ada", known=copies)) == 1
+
+    assert all_rows(database).filter(resend_of=old).count() == 2
+    assert history(old).count("resent:failed") == 2
 
 
 def test_a_list_obeys_the_guards_of_the_single_arrow(database: str) -> None:

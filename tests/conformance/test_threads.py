@@ -12,7 +12,7 @@ from typing import TypeVar
 import pytest
 from django.db import OperationalError, connections, transaction
 
-from postroom import outbox, statements
+from postroom import byhand, outbox, statements
 from postroom.exceptions import NotAllowed
 from postroom.models import DeliveryEvent, OutboundEmail, State
 from tests.attempts import NEVER, NOT_NOW, answer, history, let_time_pass, put, put_and_take, table, take
@@ -173,6 +173,21 @@ def test_either_the_person_cancels_it_or_a_worker_takes_it(database: str) -> Non
     ends = Counter(pk for mine in in_threads(database, work) for pk in mine)
 
     assert ends == Counter(email.pk for email in emails)
+
+
+def test_click_that_is_made_many_times_at_once_sends_again_once(database: str) -> None:
+    """Each had looked for copies before any of the others had written one."""
+    emails = [put_and_take(database) for _ in range(5)]
+    outbox.fail([answer(email, NEVER) for email in emails], using=database)
+    failed = OutboundEmail.objects.using(database).filter(state=State.FAILED)
+
+    again = in_threads(
+        database, lambda number: sum(byhand.resend_all(failed.all(), actor="ada", known=frozenset()))
+    )
+
+    assert sum(again) == len(emails)
+    copies = OutboundEmail.objects.using(database).filter(state=State.PENDING)
+    assert Counter(copies.values_list("resend_of", flat=True)) == Counter(email.pk for email in emails)
 
 
 def test_acceptance_and_refusal_at_once_end_accepted(database: str) -> None:

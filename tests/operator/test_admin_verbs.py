@@ -157,6 +157,26 @@ def test_a_second_click_does_not_send_a_second_time(anna: Client) -> None:
     assert OutboundEmail.objects.filter(resend_of=old).count() == 2
 
 
+def test_two_clicks_at_once_send_once(anna: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither of a double click had written its copy when the other looked whether there was one."""
+    old, do, clicks = saved(State.FAILED), admin_verbs._do, []
+
+    def and_the_other_click(*args: Any, **told: Any) -> None:
+        clicks.append(1)
+        if len(clicks) == 1:
+            anna.post(LIST, choose("resend_selected", old))
+        do(*args, **told)
+
+    monkeypatch.setattr(admin_verbs, "_do", and_the_other_click)
+
+    answer = anna.post(LIST, choose("resend_selected", old), follow=True)
+
+    assert len(clicks) == 2
+    assert OutboundEmail.objects.filter(resend_of=old).count() == 1
+    assert "1 was left alone." in words(answer)
+    assert "what was sent again this very moment is not sent twice." in words(answer)
+
+
 def test_a_question_is_answered_once(anna: Client) -> None:
     """The back button and "send the form again", and all of them would have got a third one."""
     old = saved(State.ACCEPTED)
