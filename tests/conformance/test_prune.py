@@ -85,6 +85,35 @@ def test_batch_is_found_by_the_index_of_its_age_and_not_by_reading_all_that_is_o
     assert "postroom_created" in plan or connections["default"].vendor != "sqlite", plan
 
 
+def test_reports_that_found_no_e_mail_leave_in_batches_too(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A provider also tells of what others send through the same account. All of a quarter of a year
+    left in one statement, which on SQLite kept everybody from writing for as long as it took.
+    """
+    now, rests, batches = timezone.now(), [], []
+    for number, age in enumerate([100, 99, 98, 1]):
+        outbox.note(None, "delivered", message_id=f"<{number}@another>", using=database)
+        DeliveryEvent.objects.using(database).filter(message_id=f"<{number}@another>").update(
+            at=now - timedelta(days=age)
+        )
+    mine = settled(database)
+    forget = retention.forget_reports
+    monkeypatch.setattr(
+        retention, "forget_reports", lambda **told: batches.append(forget(**told)) or batches[-1]
+    )
+    monkeypatch.setattr(retention, "time", SimpleNamespace(monotonic=time.monotonic, sleep=rests.append))
+
+    assert retention.prune_all(before=now - timedelta(days=90), limit=2, using=database) == 0
+
+    assert batches == [2, 1, 0]
+    assert len(rests) == 2
+    lone = DeliveryEvent.objects.using(database).filter(email=None).values_list("message_id", flat=True)
+    assert list(lone) == ["<3@another>"]
+    assert left(database) == {mine.pk}
+
+
 def test_copy_of_an_e_mail_that_leaves_stays(database: str) -> None:
     old, copy = settled(database, ago=LONG_AGO), settled(database)
     OutboundEmail.objects.using(database).filter(pk=copy.pk).update(resend_of=old.pk)
