@@ -56,6 +56,11 @@ SITUATIONS = [
         lambda: row(attempt=1, reason="config", due_at=timezone.now() + timedelta(minutes=1)),
         "pending", "delayed", "Our mail service is not available", "You can close this page",
     ),
+    (
+        "set aside until an operator has looked: due when it expires",
+        lambda: row(reason="stale", due_at=timezone.now() + timedelta(days=6)),
+        "pending", "delayed", "Our mail service is not available", "You can close this page",
+    ),
     ("in flight", lambda: row(State.SENDING), "pending", "sending", "Sending…", ""),
     (
         "in flight for 31 s",

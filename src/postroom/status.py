@@ -25,6 +25,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from postroom import mailers
+from postroom.brakes import STALE
 from postroom.conf import config
 from postroom.exceptions import PostroomError
 from postroom.models import EventType, OutboundEmail, State
@@ -152,8 +153,8 @@ _REPORTED: Final[Mapping[str, str]] = {
 }
 """Which situation the strongest report makes; the use of a link proves that its e-mail arrived."""
 
-_UNAVAILABLE: Final = frozenset({"config", "quota"})
-"""Classes of failure with which no message goes out at all, so that "in 20 seconds" would be a lie."""
+_UNAVAILABLE: Final = frozenset({"config", "quota", STALE})
+"""Reasons with which no message goes out before a person has done something: "in 20 seconds" would be a lie."""
 
 _NOT_SENT: Final = frozenset({EventType.FAILED, EventType.CANCELLED, EventType.WITHDRAWN})
 """Ends after which it is certain that nothing had gone out."""
