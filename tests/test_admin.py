@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import path
 
 from postroom.admin import DeliveryEventAdmin, OutboundEmailAdmin, WorkerHeartbeatAdmin
-from postroom.models import DeliveryEvent, EventType, OutboundEmail, State, WorkerHeartbeat
+from postroom.models import EVIDENCE, DeliveryEvent, EventType, OutboundEmail, State, WorkerHeartbeat
 from tests import urls
 from tests.operations import beat, happened, saved
 
@@ -138,3 +138,15 @@ def test_filters_narrow_the_list(operator: Client) -> None:
     html = page(operator, "outboundemail/", state__exact="failed")
 
     assert len(re.findall(r"/outboundemail/\d+/change/", html)) == 1
+
+
+def test_reports_to_filter_by_are_reports(operator: Client) -> None:
+    """It offered "Attempt begun" and "Retried by hand", by which nothing is ever found."""
+    delivered = saved(State.ACCEPTED, report=EventType.DELIVERED, report_rank=EVIDENCE[EventType.DELIVERED])
+    saved(State.ACCEPTED)
+
+    html = page(operator, "outboundemail/", report__exact="delivered")
+
+    assert re.findall(r"/outboundemail/(\d+)/change/", html) == [str(delivered.pk)]
+    assert set(re.findall(r"report__exact=(\w+)", html)) >= set(EVIDENCE) - {"delivered"}
+    assert set(re.findall(r"report__exact=(\w+)", html)) <= set(EVIDENCE)

@@ -19,7 +19,7 @@ from postroom import ops, outbox
 from postroom.admin_verbs import ByHand
 from postroom.brakes import MAY_SWITCH
 from postroom.failures import redact
-from postroom.models import DeliveryEvent, OutboundEmail, Pause, WorkerHeartbeat
+from postroom.models import EVIDENCE, DeliveryEvent, EventType, OutboundEmail, Pause, WorkerHeartbeat
 from postroom.ops.questions import database
 from postroom.ops.search import id_begins_with
 from postroom.ops.words import masked, number, person, shown_args
@@ -71,6 +71,21 @@ class EventInline(ReadOnly, _EventInline):
         return redact(event.detail)
 
 
+class ReportFilter(admin.SimpleListFilter):
+    """By report: the column borrows its choices from the events, most of which are no reports."""
+
+    title = _("report")
+    parameter_name = "report__exact"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Return what an e-mail's report can be."""
+        return [(report, str(EventType(report).label)) for report in EVIDENCE]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Narrow the list to the report that was chosen."""
+        return queryset.filter(report=self.value()) if self.value() else queryset
+
+
 @admin.register(OutboundEmail)
 class OutboundEmailAdmin(ByHand, ReadOnly, _EmailAdmin):
     """The outbox. Addresses are masked, and nothing is shown that could be a link or a secret."""
@@ -86,7 +101,7 @@ class OutboundEmailAdmin(ByHand, ReadOnly, _EmailAdmin):
         "created_at",
         "accepted_at",
     )
-    list_filter = ("state", "lane", "report", "created_at")
+    list_filter = ("state", "lane", ReportFilter, "created_at")
     ordering = ("-pk",)
     search_fields = ("uuid",)
     search_help_text = _("The id of an e-mail, or its beginning")
