@@ -11,6 +11,8 @@ from django.core.mail import EmailMessage
 from example.brevo import Brevo, Server
 from example.moods import Mood
 from example.reports import Hook
+from postroom import mailers
+from postroom.exceptions import SettingsError
 from postroom.failures import FailureClass, judge
 from postroom.mailers import Mailer
 
@@ -57,3 +59,9 @@ def test_provider_recognises_a_repeat_by_its_key(provider: Server, mailer: Maile
     assert judge(refused.value).failure == FailureClass.DUPLICATE
     assert [call["accepted"] for call in provider.brevo.log()] == [True, False]
     assert [call["message_id"] for call in provider.brevo.log()] == [first.message_id, ""]
+
+
+def test_outbox_is_no_mailer_whatever_the_checks_were_not_asked() -> None:
+    """In a Celery worker, which heeds no check, each e-mail was "accepted" by becoming the next one."""
+    with pytest.raises(SettingsError, match="would deliver to itself"):
+        mailers.build("default", {"BACKEND": "postroom.backends.OutboxEmailBackend"})

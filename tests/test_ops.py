@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -581,6 +582,55 @@ def test_settings_that_cannot_be_meant_are_a_verdict(settings: Any) -> None:
 
     assert (diagnosis.code, diagnosis.level) == ("D05", Level.STOPPED)
     assert "Did you mean 'SEND_WITH'?" in section(diagnosis, "Why")
+
+
+UNUSABLE = {
+    "outbox": ("postroom.backends.OutboxEmailBackend", "would deliver to itself"),
+    "brevo": ("anymail.backends.brevo.EmailBackend", "api_key"),
+    "elsewhere": ("shop.nowhere.EmailBackend", "No module named"),
+}
+
+
+@pytest.fixture
+def unusable(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Let SEND_WITH name a mailer that cannot even be made; return what is said of it."""
+    monkeypatch.setattr("postroom.mailers.under_test_runner", lambda: False)
+
+    def choose(alias: str) -> str:
+        backend, said = UNUSABLE[alias]
+        settings.POSTROOM = {"SEND_WITH": [alias], "MAILERS": {alias: {"BACKEND": backend}}}
+        return said
+
+    return choose
+
+
+@pytest.mark.parametrize("alias", UNUSABLE)
+def test_settings_that_no_worker_could_start_with_are_told_before_the_worker_that_is_missing(
+    unusable: Callable[[str], str], alias: str
+) -> None:
+    """The doctor said "postroom_worker", and that ended with a traceback: the key had been forgotten."""
+    said = unusable(alias)
+    saved(ago=MINUTE)
+
+    diagnosis = ops.diagnose()
+
+    assert (diagnosis.code, diagnosis.level) == ("D05", Level.STOPPED)
+    assert said.lower() in section(diagnosis, "Why").lower()
+    assert "manage.py check" in section(diagnosis, "Do")
+    assert "1 e-mail waits" in diagnosis.summary[0]
+    assert diagnosis.also == ("D10  No delivery process is running.",)
+
+
+def test_settings_of_the_shell_stop_no_worker_that_has_others(unusable: Callable[[str], str]) -> None:
+    """The operator's shell lacked the environment of the service; mail went out all the while."""
+    said = unusable("brevo")
+    beat()
+    accepted()
+
+    diagnosis = ops.diagnose()
+
+    assert diagnosis.code == "OK"
+    assert said.lower() in diagnosis.also[0].lower()
 
 
 # --- numbers and words --------------------------------------------------------------------------

@@ -31,9 +31,9 @@ from postroom import mailers, senders
 from postroom.carrier import SPARE_DESCRIPTORS
 from postroom.conf import DOORBELLS, config
 from postroom.exceptions import SettingsError
+from postroom.mailers import OUTBOX
 from postroom.models import OutboundEmail
 
-OUTBOX: Final = "postroom.backends.OutboxEmailBackend"
 MAILBOX: Final = "postroom.mailbox.EmailBackend"
 
 DEVELOPMENT_ONLY: Final = tuple(

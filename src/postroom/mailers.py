@@ -28,7 +28,7 @@ from django.utils.module_loading import import_string
 
 from postroom.conf import config, under_test_runner
 from postroom.exceptions import SettingsError
-from postroom.redaction import storable
+from postroom.redaction import redact, storable
 
 IDLE_SECONDS = 10
 """A connection that was idle for longer is opened anew: providers close theirs without a word."""
@@ -42,6 +42,7 @@ REPORTING = frozenset(
 """Providers that tell later what became of an e-mail."""
 
 LOCMEM = "django.core.mail.backends.locmem.EmailBackend"
+OUTBOX = "postroom.backends.OutboxEmailBackend"
 
 
 class SessionCarrier(Protocol):
@@ -76,6 +77,15 @@ def get(alias: str) -> Mailer:
     if fresh is None or fresh.recipe != recipe(alias):
         fresh = opened[alias] = Mailer(alias, recipe(alias))
     return fresh
+
+
+def trouble(alias: str) -> str:
+    """Return why *alias* cannot send with these settings, without asking its provider; empty where it can."""
+    try:
+        get(alias).backend  # noqa: B018 - made here, and refuses options that it cannot mean
+    except Exception as error:  # noqa: BLE001 - a backend is anybody's code and may refuse in any way
+        return redact(str(error) or type(error).__name__, limit=240)
+    return ""
 
 
 def close_all() -> None:
@@ -214,6 +224,11 @@ def message_id_of(message: EmailMessage) -> str:
 def build(alias: str, recipe: Mapping[str, Any]) -> BaseEmailBackend:
     """Build the backend of *recipe*, on either Django line; time-outs are ours unless it names its own."""
     backend_class = import_string(recipe.get("BACKEND", "django.core.mail.backends.smtp.EmailBackend"))
+    if _is_a(backend_class, OUTBOX):
+        # Celery and web servers start whatever the checks say, and each e-mail would become the next one.
+        raise SettingsError(
+            f"The outbox would deliver to itself: SEND_WITH names {alias!r}, and that is {OUTBOX}."
+        )
     options = dict(recipe.get("OPTIONS", {}))
     if _takes_timeout(backend_class):
         options.setdefault("timeout", config().SEND_TIMEOUT_SECONDS)

@@ -406,7 +406,7 @@ class Sweeper(bootsteps.StartStopStep):
         pause = 1
         while not self._end.is_set() and not _closing():
             try:
-                if self._tables_are_there():
+                if self._tables_are_there() and self._mailers_are_usable():
                     self._deliver()
                     pause = 1
             except Exception:
@@ -424,6 +424,15 @@ class Sweeper(bootsteps.StartStopStep):
             keep_on=self._goes_on,
         )
         self._worker.run()
+
+    def _mailers_are_usable(self) -> bool:
+        """Celery runs the system checks and does not heed them."""
+        for alias in mailers.names():
+            if trouble := mailers.trouble(alias):
+                text = "postroom.E004 the mailer %r cannot be used: %s No e-mail leaves this worker."
+                logger.error(text, alias, trouble)
+                return False
+        return True
 
     def _tables_are_there(self) -> bool:
         """Ask for ours alone: a migration of the site's own that is still to come keeps no mail waiting."""

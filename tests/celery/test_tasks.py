@@ -164,6 +164,19 @@ def test_step_waits_for_no_tables_but_its_own(
     assert ("E010" in caplog.text) is not works
 
 
+@pytest.mark.parametrize("trouble", ["", "OPTIONS must define 'api_key'."])
+def test_step_says_in_a_sentence_that_it_has_nothing_to_send_with(
+    celery_app: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, trouble: str
+) -> None:
+    """Celery heeds no check, and a traceback every half a minute says less."""
+    monkeypatch.setattr(tasks.mailers, "trouble", lambda alias: trouble)
+    step = tasks.Sweeper(SimpleNamespace(app=celery_app("memory://")))
+
+    assert step._mailers_are_usable() is not bool(trouble)
+
+    assert ("postroom.E004 the mailer 'provider' cannot be used: OPTIONS" in caplog.text) is bool(trouble)
+
+
 def test_threads_with_autoscale_are_refused_in_a_sentence(celery_app: Make) -> None:
     """Celery 5.7 crashes over it, with a traceback that says nothing."""
     instance = SimpleNamespace(app=celery_app("memory://"))

@@ -30,3 +30,16 @@ def test_a_database_that_is_away_is_a_sentence(command: str, tmp_path: Path) -> 
     assert code in (1, 2)
     assert "Traceback" not in text
     assert "unable to open database file" in text
+
+
+def test_a_mailer_without_its_key_is_a_sentence_where_somebody_wants_to_send(tmp_path: Path) -> None:
+    """It was a traceback of the provider's library; a process that only enqueues needs no key."""
+    brevo = {"brevo": {"BACKEND": "anymail.backends.brevo.EmailBackend"}}
+    settings = f"POSTROOM = {{'SEND_WITH': ['brevo'], 'MAILERS': {brevo!r}}}"
+
+    code, text, _seconds = manage("postroom_worker", settings=settings, folder=tmp_path)
+
+    assert code == 1
+    assert "(postroom.E004) The mailer 'brevo' cannot be used: " in text
+    assert "api_key" in text.lower()
+    assert "Traceback" not in text

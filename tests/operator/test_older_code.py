@@ -25,6 +25,7 @@ def test_a_worker_of_older_code_says_that_the_tables_are_newer(scratch: Path) ->
     code, text, _seconds = manage("postroom_worker", "--until-empty", settings=settings, folder=scratch)
 
     assert code == 0
+    assert "(postroom.W014)" in text
     assert "made by newer code (9999_later): restart this worker with it." in text
     assert "stopped" in text
 
@@ -37,4 +38,5 @@ def test_a_worker_of_newer_code_refuses_tables_that_are_older(scratch: Path) -> 
     code, text, _seconds = manage("postroom_worker", "--until-empty", settings=settings, folder=scratch)
 
     assert code == 1
+    assert "(postroom.E010)" in text
     assert "missing or old. Run: python manage.py migrate postroom" in text

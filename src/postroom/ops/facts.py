@@ -127,6 +127,9 @@ class Facts:
     bell_trouble: str
     """Why nobody can be rung for; empty where the bell works, or there is none that needs a broker."""
 
+    mailer_trouble: str
+    """Why the settings that were read for this look can send nothing; empty where they can."""
+
     pause: Pause | None
     """The pause in force: since when, by whom and why."""
 

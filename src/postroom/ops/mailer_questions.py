@@ -8,11 +8,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from django.core.exceptions import ImproperlyConfigured
-
 from postroom import mailers
 from postroom.conf import config
-from postroom.exceptions import PostroomError
 from postroom.models import DeliveryEvent, EventType
 from postroom.ops.facts import CAP, RECENT, SAMPLE, MailerSeen, Outcome
 from postroom.ops.words import median
@@ -27,6 +24,11 @@ _NOT_THE_MAILER: Final = ("compose", "permanent_message", "permanent_recipient",
 """Classes that say nothing about whether the mailer works."""
 
 _REPORTS: Final = (EventType.REQUESTED, EventType.DELIVERED, EventType.DEFERRED, EventType.BOUNCED)
+
+
+def trouble() -> str:
+    """Return why a delivery process with the settings of this one could not even begin; empty where it could."""
+    return next(filter(None, map(mailers.trouble, config().SEND_WITH)), "")
 
 
 def accepted_unreported(
@@ -81,10 +83,7 @@ def _usual_ms(alias: str, mailer: str, now: datetime) -> float:
 
 
 def _reports(alias: str) -> bool | None:
-    try:
-        return mailers.get(alias).reports
-    except (PostroomError, ImproperlyConfigured, LookupError, ImportError):
-        return None
+    return None if mailers.trouble(alias) else mailers.get(alias).reports
 
 
 def last_report(alias: str) -> datetime | None:

@@ -1,5 +1,5 @@
 """
-What is told when the tables cannot be asked or written (D20), or the settings make no sense (D05).
+What is told when the tables cannot be asked or written (D20), or the settings cannot be meant (D05).
 
 Knows the difference between no answer at all, tables that are not there yet and tables that somebody
 locks.
@@ -16,9 +16,9 @@ from django.utils.translation import gettext_lazy
 from postroom.exceptions import SettingsError
 from postroom.failures import redact
 from postroom.ops.diagnosis import Diagnosis, Level
-from postroom.ops.facts import Lock
+from postroom.ops.facts import Facts, Lock
 from postroom.ops.locks import holders
-from postroom.ops.phrases import sections
+from postroom.ops.phrases import backlog, people, sections
 from postroom.ops.words import database_label, duration
 from postroom.ops.writing import ReadOnly
 
@@ -130,6 +130,31 @@ def settings_trouble(error: SettingsError) -> Diagnosis:
         gettext_lazy("Nothing can be sent with them. What is in the outbox stays there."),
         (_("Why"), [redact(str(error))]),
         (_("Do"), [_("Correct POSTROOM in the settings, then: python manage.py check")]),
+        code="D05",
+    )
+
+
+def unusable_mailer(facts: Facts) -> Diagnosis | None:
+    """D05: no delivery process is heard, and one with these settings could not begin."""
+    if facts.alive or not facts.mailer_trouble:
+        return None
+    return _stopped(
+        _("The settings name no mailer that can send."),
+        backlog(facts),
+        (
+            _("Why"),
+            [facts.mailer_trouble, _("A delivery process that reads the same settings ends at once.")],
+        ),
+        (_("People"), people(facts)),
+        (
+            _("Do"),
+            [
+                _("correct SEND_WITH, or what MAILERS says of the mailer, then:"),
+                "python manage.py check",
+                "python manage.py postroom_worker",
+            ],
+        ),
+        (_("Look"), [_("whether this shell has the settings and the environment of the workers.")]),
         code="D05",
     )
 

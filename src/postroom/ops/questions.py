@@ -113,6 +113,7 @@ def look(alias: str) -> Facts:
         asked_3h = rows.filter(created_at__gte=now - ASKED)[:CAP].count()
         facts = Facts(
             now=now,
+            mailer_trouble=mailer_questions.trouble(),
             database=database_label(alias),
             database_ms=database_ms,
             vendor=connections[alias].vendor,

@@ -22,10 +22,12 @@ from postroom.ops.about_speed import falling_behind, slow_provider
 from postroom.ops.about_workers import locked_rows, no_worker, stuck_worker, worker_killer
 from postroom.ops.diagnosis import Diagnosis, Level
 from postroom.ops.facts import CAP, Facts
+from postroom.ops.outages import unusable_mailer
 from postroom.ops.phrases import stale_ones
 from postroom.ops.words import ago, duration, median, number
 
 SITUATIONS: Final[tuple[Callable[[Facts], Diagnosis | None], ...]] = (
+    unusable_mailer,
     paused_by_somebody,
     no_worker,
     stuck_worker,
@@ -115,6 +117,9 @@ def _remarks(facts: Facts) -> tuple[str, ...]:
                 facts.uncertain,
             ).format(n=number(facts.uncertain, cap=CAP))
         )
+    if facts.mailer_trouble and facts.alive:
+        text = _("With the settings of this process no delivery process could begin: {trouble}")
+        found.append(text.format(trouble=facts.mailer_trouble))
     if facts.stale and facts.alive:
         found.append(stale_ones(facts))
     if len({worker.beat.fingerprint for worker in facts.alive if worker.beat.fingerprint}) > 1:

@@ -39,6 +39,7 @@ class Command(DatabaseCommand):
         if options["concurrency"] is not None and options["concurrency"] < 1:
             raise CommandError("--concurrency is the number of sends at once, 1 or more.")
         using = router.db_for_write(OutboundEmail)
+        self._require_mailer()
         self._require_tables(using)
         worker = Worker(
             using=using,
@@ -62,6 +63,15 @@ class Command(DatabaseCommand):
             raise CommandError(f"The database refuses to be written: {error}") from error
         self.stdout.write(f"postroom_worker {worker.name}: stopped, {worker.sent} attempts settled.")
 
+    def _require_mailer(self) -> None:
+        """Only who sends has to have the key of the provider, so no system check asks for it."""
+        for alias in mailers.names():
+            if trouble := mailers.trouble(alias):
+                raise CommandError(
+                    f"(postroom.E004) The mailer {alias!r} cannot be used: {trouble}\n"
+                    "  Correct what MAILERS says of it, or the environment that its key comes from."
+                )
+
     def _require_tables(self, using: str) -> None:
         try:
             executor = MigrationExecutor(connections[using])
@@ -71,12 +81,14 @@ class Command(DatabaseCommand):
             ) from error
         if executor.migration_plan(executor.loader.graph.leaf_nodes("postroom")):
             raise CommandError(
-                "The tables of postroom are missing or old. Run: python manage.py migrate postroom"
+                "(postroom.E010) The tables of postroom are missing or old. "
+                "Run: python manage.py migrate postroom"
             )
         known = {name for app, name in executor.loader.disk_migrations if app == "postroom"}
         applied = {name for app, name in executor.loader.applied_migrations if app == "postroom"}
         if newer := sorted(name for name in applied - known if name > max(known)):
             # Said and not refused: between migrate and the restart of the last worker mail goes on.
             self.stderr.write(
-                f"The tables of postroom were made by newer code ({', '.join(newer)}): restart this worker with it."
+                f"(postroom.W014) The tables of postroom were made by newer code ({', '.join(newer)}): "
+                "restart this worker with it."
             )
