@@ -239,6 +239,26 @@ def test_a_restored_backup_is_told_apart_from_a_backlog() -> None:
 
     assert "--release-stale" in section(diagnosis, "Then")
     assert "follows at once" not in section(diagnosis, "Then")
+    assert diagnosis.summary == (
+        "1 e-mail waits, for 7 h by now. 1 of them waits for a person's word. None is lost.",
+    )
+
+
+def test_a_worker_that_died_in_the_evening_is_not_told_as_a_restored_backup_alone() -> None:
+    """
+    "0 e-mails wait", said the doctor in the morning, and named the command after which the confirmations
+    of the evening expire unsent. Which of the two it is only a person knows.
+    """
+    beat(heard=timedelta(hours=7))
+    saved(ago=timedelta(hours=6, minutes=30))
+    saved(ago=timedelta(hours=1))
+
+    diagnosis = ops.diagnose()
+
+    first, second = section(diagnosis, "Do").splitlines()
+    assert diagnosis.summary[0].startswith("2 e-mails wait, the oldest for 6 h 30 min.")
+    assert first.startswith("python manage.py postroom_worker --release-stale ")
+    assert second.startswith("python manage.py postroom_worker  ")
 
 
 def test_all_that_wait_for_a_persons_word_are_told_on_a_good_day_too() -> None:
@@ -341,6 +361,23 @@ def test_a_provider_that_takes_nothing_for_another_reason() -> None:
 
     assert (diagnosis.code, diagnosis.level) == ("D31", Level.LATE)
     assert diagnosis.headline == "provider says that our quota is used up."
+
+
+def test_how_long_a_provider_has_refused_is_counted_from_the_first_refusal() -> None:
+    beat()
+    accepted(ago=30 * MINUTE)
+    for minutes in (20, 10, 1):
+        refused("transient", "503", ago=minutes * MINUTE)
+    facts = ops.diagnose().facts
+
+    assert facts is not None
+    assert facts.lag_seconds == 0
+    assert 1200 <= facts.refused_seconds < 1260
+
+    accepted(ago=SECOND)
+    facts = ops.diagnose().facts
+    assert facts is not None
+    assert facts.refused_seconds == 0
 
 
 def test_two_hiccups_are_no_outage() -> None:

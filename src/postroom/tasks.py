@@ -58,7 +58,7 @@ IDLE_SECONDS: Final = 10
 """A connection that was idle for longer is opened anew: its broker may have been replaced meanwhile."""
 
 ALERT_SECONDS: Final = 60
-"""Mail that is overdue by more is told to whoever watches the log."""
+"""Mail that is overdue by more, or refused for longer, is told to whoever watches the log."""
 
 PRUNE_SECONDS: Final = 60
 
@@ -134,7 +134,9 @@ def prune(using: str | None = None) -> None:
 @shared_task(name="postroom.alert", time_limit=60, **QUIET)
 def alert(using: str | None = None) -> None:
     """
-    Say at level ERROR, and by the signal ``alerted``, that mail stands still or is overdue by ALERT_SECONDS.
+    Say at level ERROR, and by the signal ``alerted``, that mail stands still, or is overdue by ALERT_SECONDS.
+
+    For so long a provider may refuse it, too.
 
     A worker tells it, so it says nothing when all of them are gone: for that, ask from outside.
     """
@@ -142,8 +144,11 @@ def alert(using: str | None = None) -> None:
         diagnosis = ops.diagnose(using)
     finally:
         delivery.close_connections()
-    lag = diagnosis.facts.lag_seconds if diagnosis.facts else 0
-    if diagnosis.level == ops.Level.OK or (diagnosis.level == ops.Level.LATE and lag < ALERT_SECONDS):
+    facts = diagnosis.facts
+    lag = facts.lag_seconds if facts else 0
+    # What was refused waits for its next attempt and is not overdue, however long the provider is down.
+    waited = max(lag, facts.refused_seconds if facts and diagnosis.code == "D31" else 0)
+    if diagnosis.level == ops.Level.OK or (diagnosis.level == ops.Level.LATE and waited < ALERT_SECONDS):
         return
     logger.error(
         "alert code=%s level=%s lag_seconds=%.0f: %s",

@@ -234,9 +234,9 @@ def test_drain_whose_time_is_over_calls_the_next_one(monkeypatch: pytest.MonkeyP
     assert rings == ["default"]
 
 
-def verdict(level: ops.Level, lag: float) -> Any:
-    facts = SimpleNamespace(lag_seconds=lag)
-    return SimpleNamespace(level=level, code="D41", headline="E-mails wait.", facts=facts)
+def verdict(level: ops.Level, lag: float, *, code: str = "D41", refused: float = 0) -> Any:
+    facts = SimpleNamespace(lag_seconds=lag, refused_seconds=refused)
+    return SimpleNamespace(level=level, code=code, headline="E-mails wait.", facts=facts)
 
 
 @pytest.mark.parametrize(
@@ -270,6 +270,19 @@ def test_alert_tells_of_what_stands_still_or_is_late_by_a_minute(
 
     assert bool(heard) is told
     assert ("alert code=D41" in caplog.text) is told
+
+
+@pytest.mark.parametrize(("refused", "told"), [(20, False), (61, True)])
+def test_alert_tells_of_a_provider_that_takes_nothing_though_nothing_is_overdue(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, refused: float, told: bool
+) -> None:
+    """Each refusal moves its e-mail to a later attempt: in an hour without provider the alert said nothing."""
+    down = verdict(ops.Level.LATE, 0, code="D31", refused=refused)
+    monkeypatch.setattr(tasks.ops, "diagnose", lambda using: down)
+
+    tasks.alert.run()
+
+    assert ("alert code=D31" in caplog.text) is told
 
 
 @pytest.mark.parametrize(

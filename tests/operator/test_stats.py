@@ -105,6 +105,19 @@ def test_a_lag_over_the_limit_is_exit_1(limit: str, code: int) -> None:
 
 
 @committed
+def test_an_alarm_does_not_end_by_itself_when_nobody_has_come_for_hours() -> None:
+    """After six hours without a worker nothing counted as due any more, and the alarm went off."""
+    beat(heard=timedelta(hours=7))
+    saved(ago=timedelta(hours=6, minutes=30))
+
+    code, text = run("postroom_stats", "--fail-if-lag-over", "60")
+
+    assert code == 1
+    assert "oldest 6 h 30 min" in text
+    assert "stale 1" in text
+
+
+@committed
 def test_a_database_that_refuses_is_exit_2(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:
         raise OperationalError("connection to 10.0.0.5 refused, password=hunter2")

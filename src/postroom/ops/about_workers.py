@@ -31,7 +31,7 @@ def no_worker(facts: Facts) -> Diagnosis | None:
         sections=sections(
             (_("Why"), [_last_heard(last, facts.now)]),
             (_("People"), people(facts)),
-            (_("Do"), [_("python manage.py postroom_worker        (safe at any time, any number)")]),
+            (_("Do"), _start(facts)),
             (_("Then"), _resumes(facts)),
             (_("Look"), _where_it_died(last)),
             (_("Looked at"), [_looked_at(facts)]),
@@ -65,6 +65,21 @@ def _last_heard(last: Worker | None, now: datetime) -> str:
         ago=ago(beat.seen_at, now),
         n=number(last.held),
     )
+
+
+def _start(facts: Facts) -> list[str]:
+    """Name the command; where nobody came for hours, the two between which only a person can choose."""
+    plain = "python manage.py postroom_worker"
+    if not facts.stale:
+        return [_("{command}        (safe at any time, any number)").format(command=plain)]
+    return [
+        _("{command} --release-stale        (unless a backup was restored: sends all that waits)").format(
+            command=plain
+        ),
+        _("{command}        (after a restore: sets aside what may have gone out already)").format(
+            command=plain
+        ),
+    ]
 
 
 def _resumes(facts: Facts) -> list[str]:

@@ -4,6 +4,7 @@ What is known about delivery at one moment: numbers and instants, no judgement.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -31,7 +32,7 @@ class Waiting:
     """Could go out now; those that are dead or stale are not counted here."""
 
     oldest: datetime | None
-    """Since when the longest overdue of them could have gone out."""
+    """Since when the longest overdue of them could have gone out; those that are stale count here."""
 
     first_expiry: datetime | None
     dead: int
@@ -192,6 +193,19 @@ class Facts:
         """For how long the oldest due e-mail could have gone out."""
         oldest = [group.oldest for group in self.waiting if group.oldest]
         return (self.now - min(oldest)).total_seconds() if oldest else 0.0
+
+    @property
+    def refused_seconds(self) -> float:
+        """
+        For how long a mailer has refused whatever it was given; 0 where the last one was accepted.
+
+        Infinite where the sample does not reach back to the first refusal.
+        """
+        streaks = [mailer.streak for mailer in self.mailers if mailer.streak]
+        return max(
+            (math.inf if len(s) >= SAMPLE else (self.now - s[-1].at).total_seconds() for s in streaks),
+            default=0.0,
+        )
 
     @property
     def alive(self) -> tuple[Worker, ...]:

@@ -97,7 +97,7 @@ def as_lines(numbers: Numbers) -> list[str]:
             "outbox",
             f"waiting {number(facts.due, cap=CAP)}",
             f"in hand {number(facts.in_hand)}",
-            f"oldest {duration(facts.lag_seconds)}" if facts.due else "",
+            f"oldest {duration(facts.lag_seconds)}" if facts.lag_seconds else "",
             f"due later {number(facts.later, cap=CAP)}",
             f"stale {number(facts.stale, cap=CAP)}" if facts.stale else "",
             f"uncertain {number(facts.uncertain, cap=CAP)}" if facts.uncertain else "",

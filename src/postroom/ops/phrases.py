@@ -18,10 +18,10 @@ from postroom.ops.words import clock, duration, number
 
 def backlog(facts: Facts) -> str:
     """How many wait, for how long, and whether any is lost."""
-    n = facts.due + facts.later
+    n = facts.due + facts.later + facts.stale
     if not n:
         told = _("0 e-mails wait.")
-    elif facts.due:
+    elif facts.lag_seconds:
         text = ngettext("{n} e-mail waits, for {time} by now.", "{n} e-mails wait, the oldest for {time}.", n)
         told = text.format(n=number(n, cap=CAP), time=duration(facts.lag_seconds))
         if facts.later:
@@ -32,6 +32,11 @@ def backlog(facts: Facts) -> str:
         told = ngettext("{n} e-mail waits for its time.", "{n} e-mails wait for their time.", n).format(
             n=number(n, cap=CAP)
         )
+    if facts.stale:
+        text = ngettext(
+            "{n} of them waits for a person's word.", "{n} of them wait for a person's word.", facts.stale
+        )
+        told = f"{told} {text.format(n=number(facts.stale, cap=CAP))}"
     return f"{told} {_losses(facts)}"
 
 

@@ -171,7 +171,8 @@ def _waiting(alias: str, now: datetime) -> tuple[Waiting, ...]:
     stale = Q(reason=STALE, due_at__gt=now)
     if deserted(alias):  # the next delivery process will set these aside before it begins
         stale |= Q(due_at__lte=now - timedelta(seconds=config().STALE_AFTER_SECONDS))
-    is_due = Q(due_at__lte=now, expires_at__gt=now) & ~stale
+    overdue = Q(due_at__lte=now, expires_at__gt=now)
+    is_due = overdue & ~stale
     groups = (
         _pending(alias)
         .order_by()
@@ -179,7 +180,8 @@ def _waiting(alias: str, now: datetime) -> tuple[Waiting, ...]:
         .annotate(
             count=Count("pk"),
             due=Count("pk", filter=is_due),
-            oldest=Min("due_at", filter=is_due),
+            # With those that will be set aside: an alarm must not end because nobody came for six hours.
+            oldest=Min("due_at", filter=overdue),
             first_expiry=Min("expires_at", filter=Q(expires_at__gt=now)),
             dead=Count("pk", filter=Q(expires_at__lte=now)),
             stale=Count("pk", filter=stale & Q(expires_at__gt=now)),
