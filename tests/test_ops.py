@@ -451,6 +451,16 @@ def test_a_lease_that_ran_out_is_no_send_under_way() -> None:
     assert ops.diagnose().code == "OK"
 
 
+def test_another_host_is_named_only_where_one_can_help(database: str) -> None:
+    """SQLite's file lies on one host: a worker on another one would have an outbox of its own."""
+    beat(using=database)
+    saved(ago=MINUTE, using=database)
+
+    where = "this host" if connections[database].vendor == "sqlite" else "any host"
+
+    assert f"(one more process, on {where}; safe)" in section(ops.diagnose(database), "Do")
+
+
 def test_a_backlog_that_nobody_hinders_is_late() -> None:
     beat()
     saved(ago=20 * SECOND)

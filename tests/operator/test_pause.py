@@ -34,6 +34,7 @@ def staff(name: str, *permissions: str) -> Client:
 
 
 def test_paused_by_a_command_nothing_goes_out_until_it_is_resumed() -> None:
+    beat()
     email = saved()
 
     code, text = run("postroom_pause", "--reason", "wrong price")
@@ -60,6 +61,19 @@ def test_whoever_pauses_second_reads_who_was_first() -> None:
     assert text.startswith("Sending was paused already, by a***@example.com")
     assert "wrong price, ask <address>" in text
     assert Pause.objects.get().actor == "anna@example.com"
+
+
+def test_resuming_is_not_told_as_enough_where_nobody_delivers() -> None:
+    """Workers were stopped during the pause: "sending goes on", it said, and nothing did."""
+    outbox.pause(actor="anna@example.com")
+
+    assert "since no delivery process is running:  python manage.py postroom_worker" in as_text(
+        ops.diagnose()
+    )
+    assert run("postroom_resume") == (
+        0,
+        "Sending goes on; 0 due now.\nNo delivery process is running. Start one: python manage.py postroom_worker\n",
+    )
 
 
 def test_resuming_what_is_not_paused_says_so() -> None:

@@ -39,10 +39,19 @@ def paused_by_somebody(facts: Facts) -> Diagnosis | None:
                 ],
             ),
             (_("People"), people(facts)),
-            (_("Do"), [_("ask who paused; then:  python manage.py postroom_resume")]),
+            (_("Do"), [_("ask who paused; then:  python manage.py postroom_resume"), *_start_one(facts)]),
             (_("Then"), [_("Workers go on within a second. What has expired meanwhile is not sent.")]),
             (_("Not"), [_("do not cancel what waits: it would be lost.")] if facts.due else []),
         ),
+    )
+
+
+def _start_one(facts: Facts) -> list[str]:
+    """To resume is not enough where nobody is there to go on."""
+    return (
+        []
+        if facts.alive
+        else [_("and, since no delivery process is running:  python manage.py postroom_worker")]
     )
 
 

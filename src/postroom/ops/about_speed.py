@@ -109,10 +109,15 @@ def _more_slots(facts: Facts, typical: float) -> list[str]:
     slots = int(-(-needed // 100) * 100)
     return [
         _(
-            "python manage.py postroom_worker --concurrency {n}        (one more process, on any host; safe)"
-        ).format(n=slots),
+            "python manage.py postroom_worker --concurrency {n}        (one more process, on {where}; safe)"
+        ).format(n=slots, where=_where(facts)),
         _("{n} slots carry {rate} a second.").format(n=number(slots), rate=f"{slots / typical:.0f}"),
     ]
+
+
+def _where(facts: Facts) -> str:
+    """A file of SQLite's must not be opened from two hosts."""
+    return _("this host") if facts.vendor == "sqlite" else _("any host")
 
 
 def _day_so_far(facts: Facts) -> list[str]:
@@ -137,6 +142,13 @@ def falling_behind(facts: Facts) -> Diagnosis | None:
         sections=sections(
             (_("Why"), [why]),
             (_("People"), people(facts)),
-            (_("Do"), [_("python manage.py postroom_worker        (one more process, on any host; safe)")]),
+            (
+                _("Do"),
+                [
+                    _("python manage.py postroom_worker        (one more process, on {where}; safe)").format(
+                        where=_where(facts)
+                    )
+                ],
+            ),
         ),
     )

@@ -117,7 +117,7 @@ def _where_it_died(last: Worker | None) -> list[str]:
     if last is None or last.state != "silent":
         return []
     host = last.beat.host or last.beat.name.rpartition("/")[0]
-    text = _("on {host}: journalctl -u 'postroom-worker*' -n 50; dmesg -T | grep -i 'killed process'")
+    text = _("on {host}: journalctl -u 'postroom-*' -n 50; dmesg -T | grep -i 'killed process'")
     return [text.format(host=host)]
 
 

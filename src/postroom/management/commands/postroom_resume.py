@@ -22,6 +22,7 @@ class Command(DatabaseCommand):
         try:
             ended = outbox.resume(actor=this_person())
             waiting = ops.depth()
+            nobody_delivers = not any(worker.is_alive for worker in ops.workers())
         except DatabaseError as error:
             text = f"The switch could not be thrown ({redact(str(error), limit=200)})."
             raise CommandError(text, returncode=2) from None
@@ -29,3 +30,5 @@ class Command(DatabaseCommand):
             self.stdout.write("Sending was not paused.")
             return
         self.stdout.write(f"Sending goes on; {number(waiting)} due now.")
+        if nobody_delivers:
+            self.stdout.write("No delivery process is running. Start one: python manage.py postroom_worker")
