@@ -316,8 +316,10 @@ def test_a_provider_that_refuses_our_key(database: str) -> None:
     assert "on 3 of 3 tries; the last was accepted at" in why
     assert "It answers in 80 ms, so it is not the network." in why
     assert "3 accounts.verification" in section(diagnosis, "People")
+    assert "tried again after 1 min, so they go out within that time" in section(diagnosis, "Then")
     assert (
-        "3 e-mails wait for their time. None is lost. None has used up an attempt by it." in diagnosis.summary
+        "3 e-mails wait for their next attempt. None is lost. None has used up an attempt by it."
+        in diagnosis.summary
     )
 
 
@@ -361,6 +363,22 @@ def test_a_provider_that_takes_nothing_for_another_reason() -> None:
 
     assert (diagnosis.code, diagnosis.level) == ("D31", Level.LATE)
     assert diagnosis.headline == "provider says that our quota is used up."
+
+
+@pytest.mark.parametrize(
+    ("failure", "pause"), [("transient", "15 min"), ("quota", "15 min"), ("rate_limited", "30 s")]
+)
+def test_how_long_it_may_take_until_the_recovery_of_a_provider_is_noticed(failure: str, pause: str) -> None:
+    """The provider was well again and the operator saw nothing go out: "a little later", it said."""
+    beat()
+    for n in range(3):
+        refused(failure, "no", ago=(n + 1) * MINUTE)
+
+    diagnosis = ops.diagnose()
+
+    assert diagnosis.code == "D31"
+    assert diagnosis.summary == ("3 e-mails wait for their next attempt. None is lost.",)
+    assert f"with pauses of up to {pause};" in section(diagnosis, "Then")
 
 
 def test_how_long_a_provider_has_refused_is_counted_from_the_first_refusal() -> None:

@@ -12,11 +12,13 @@ from typing import Final
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from postroom.failures import redact
+from postroom.conf import config
+from postroom.failure_tables import CONSEQUENCES
+from postroom.failures import FailureClass, redact
 from postroom.ops.diagnosis import Diagnosis, Level
 from postroom.ops.facts import CAP, SAMPLE, Facts, MailerSeen, Outcome
 from postroom.ops.phrases import backlog, people, sections
-from postroom.ops.words import clock, median, number
+from postroom.ops.words import clock, duration, median, number
 
 FRESH: Final = timedelta(minutes=15)
 """A refusal older than this says nothing about now, unless an e-mail still waits because of it."""
@@ -30,8 +32,8 @@ def refused_key(facts: Facts) -> Diagnosis | None:
     mailer = _refusing(facts, ("config",))
     if mailer is None or mailer.last_refusal is None:
         return None
-    config = [o for o in mailer.streak if o.error_class == "config"]
-    ms = median(o.duration_ms for o in config if o.duration_ms is not None)
+    same = [o for o in mailer.streak if o.error_class == "config"]
+    ms = median(o.duration_ms for o in same if o.duration_ms is not None)
     network = _("It answers in {ms} ms, so it is not the network.").format(ms=number(int(ms)))
     return Diagnosis(
         code="D30",
@@ -39,10 +41,18 @@ def refused_key(facts: Facts) -> Diagnosis | None:
         headline=_about_config(mailer),
         summary=(backlog(facts) + " " + _("None has used up an attempt by it."),),
         sections=sections(
-            (_("Why"), [_streak(mailer, config, facts.now), *([network] if 0 < ms < QUICK_MS else [])]),
+            (_("Why"), [_streak(mailer, same, facts.now), *([network] if 0 < ms < QUICK_MS else [])]),
             (_("People"), people(facts)),
             (_("Do"), [_config_remedy(mailer)]),
-            (_("Then"), [_("Sending resumes with the first success. Nothing has to be retried by hand.")]),
+            (
+                _("Then"),
+                [
+                    _(
+                        "Each is tried again after {time}, so they go out within that time of the restart."
+                    ).format(time=_pause_after(FailureClass.CONFIG)),
+                    _("Nothing has to be retried by hand."),
+                ],
+            ),
             (_("Not"), [_("do not cancel or retry them by hand."), *_no_switching(facts)]),
         ),
     )
@@ -110,7 +120,12 @@ def _no_switching(facts: Facts) -> list[str]:
     ]
 
 
-_TROUBLE: Final = ("transient", "uncertain", "rate_limited", "quota", "unknown")
+def _pause_after(failure: FailureClass) -> str:
+    """The longest wait before the next attempt, unless the provider asked for another one."""
+    return duration(CONSEQUENCES[failure].wait or config().BACKOFF_CAP_SECONDS)
+
+
+_TROUBLE: Final = ("transient", "uncertain", "rate_limited", "quota")
 
 
 def refused_service(facts: Facts) -> Diagnosis | None:
@@ -131,7 +146,12 @@ def refused_service(facts: Facts) -> Diagnosis | None:
             (_("Do"), [_service_remedy(mailer.alias, top)]),
             (
                 _("Then"),
-                [_("E-mails are tried again by themselves, each a little later than the time before.")],
+                [
+                    _(
+                        "E-mails are tried again by themselves, with pauses of up to {time}; nothing has to be retried"
+                        " by hand."
+                    ).format(time=_pause_after(FailureClass(top)))
+                ],
             ),
             (_("Not"), _no_switching(facts)),
         ),

@@ -29,15 +29,22 @@ def backlog(facts: Facts) -> str:
             due, later = number(facts.due, cap=CAP), number(facts.later, cap=CAP)
             told = f"{told} {parts.format(due=due, later=later)}"
     else:
-        told = ngettext("{n} e-mail waits for its time.", "{n} e-mails wait for their time.", n).format(
-            n=number(n, cap=CAP)
-        )
+        told = _until_then(facts, n).format(n=number(n, cap=CAP))
     if facts.stale:
         text = ngettext(
             "{n} of them waits for a person's word.", "{n} of them wait for a person's word.", facts.stale
         )
         told = f"{told} {text.format(n=number(facts.stale, cap=CAP))}"
     return f"{told} {_losses(facts)}"
+
+
+def _until_then(facts: Facts, n: int) -> str:
+    """What was tried and is to be tried again does not wait because somebody planned it so."""
+    if any(group.reason and group.count > group.dead + group.stale for group in facts.waiting):
+        return ngettext(
+            "{n} e-mail waits for its next attempt.", "{n} e-mails wait for their next attempt.", n
+        )
+    return ngettext("{n} e-mail waits for its time.", "{n} e-mails wait for their time.", n)
 
 
 def people(facts: Facts) -> list[str]:
