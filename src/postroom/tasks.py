@@ -14,15 +14,18 @@ from __future__ import annotations
 import logging
 import mmap
 import os
+import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from importlib import import_module
+from types import FrameType
 from typing import Any, Final
 
+from billiard import current_process
 from celery import Celery, bootsteps, shared_task, signals
 from django.db import router
 from django.dispatch import Signal
@@ -96,7 +99,8 @@ def drain(using: str | None = None) -> None:
             heartbeat=False,
             keep_on=lambda: not _closing(),
         )
-        worker.run()
+        with _sigterm_later(worker):
+            worker.run()
         # What is due although there was nothing to claim is held back, by a pause or in doubt with another
         # mailer: the next drain could not claim it either, nor the one that it would call.
         if not worker.found_nothing and not _closing() and _anything_due(using):
@@ -159,6 +163,33 @@ def alert(using: str | None = None) -> None:
         extra={"code": diagnosis.code, "lag_seconds": lag},
     )
     alerted.send_robust(sender=alert, diagnosis=diagnosis)
+
+
+@contextmanager
+def _sigterm_later(worker: Worker) -> Iterator[None]:
+    """
+    Let SIGTERM end a child of the pool only once what *worker* has in hand is settled; a second one at once.
+
+    Celery means it for the main process alone, but systemd's default and a ``kill`` of the process
+    group send it to all: a child would end on the spot, and whatever it has in flight would be in doubt.
+    """
+    if not current_process().daemon or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        heard.append(number)
+        worker.stop(signal.Signals(number).name)
+
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if heard and not _closing():  # it was meant for this child: an autoscaler takes it away
+            signal.raise_signal(signal.SIGTERM)
 
 
 def _anything_due(using: str) -> bool:

@@ -6,9 +6,11 @@ and two beats call it at once. The judge is the provider's log.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +63,46 @@ def test_sigterm_under_load_finishes_what_is_in_hand_and_hands_back_the_rest(
 
     office.stage.provider.mood(seconds=0)
     successor = office.worker(f"--pool={pool} --concurrency=4", broker=redis.url)
+    eventually("all are accepted", lambda: office.accepted(uuids))
+    office.stop(successor)
+    office.judge()
+
+
+def test_sigterm_that_reaches_the_children_too_puts_nothing_in_doubt(
+    office: Office, redis: Redis, web: Web
+) -> None:
+    """
+    systemd's default and a kill of the process group send it to every child of the pool, and each ended
+    on the spot: all that the drains had in flight was in doubt, and without keys *uncertain*.
+    """
+    office.stage.provider.mood(seconds=2 * SLOW)
+    called = len(office.stage.provider.calls())
+    worker = office.worker("--concurrency=4", broker=redis.url, POSTROOM_LEASE_SECONDS="60")
+    main = worker.popen.pid
+    children = [int(pid) for pid in Path(f"/proc/{main}/task/{main}/children").read_text().split()]
+    uuids = web.enqueue(40)
+    eventually("some are in flight", lambda: len(office.stage.provider.calls()) >= called + 8)
+    assert office.drained(uuids)
+
+    for pid in (main, *children):
+        os.kill(pid, signal.SIGTERM)
+
+    def nothing_is_in_hand() -> bool:
+        rows = office.stage.emails().items()
+        return not any(email.state == State.SENDING for uuid, email in rows if uuid in set(uuids))
+
+    eventually("what was in flight is settled", nothing_is_in_hand)
+    eventually("the step says goodbye", lambda: (beat := office.heart(worker)) and beat.stopped_at)
+    # An idle child may have died with a lock of the pool, for which Celery's main process then waits for ever.
+    worker.kill()
+    emails = [email for uuid, email in office.stage.emails().items() if uuid in set(uuids)]
+    taken = set(office.stage.provider.accepted()) & set(uuids)
+    states = Counter(email.state for email in emails)
+    assert states == Counter({State.ACCEPTED: len(taken), State.PENDING: len(uuids) - len(taken)})
+    assert not [email for email in emails if email.uncertain_since]
+
+    office.stage.provider.mood(seconds=0)
+    successor = office.worker("--concurrency=4", broker=redis.url)
     eventually("all are accepted", lambda: office.accepted(uuids))
     office.stop(successor)
     office.judge()
