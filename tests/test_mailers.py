@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from django.core.mail import EmailMessage
+from pytest_django.fixtures import Settings
 
 from example.brevo import Brevo, Server
 from example.moods import Mood
@@ -65,3 +66,16 @@ def test_outbox_is_no_mailer_whatever_the_checks_were_not_asked() -> None:
     """In a Celery worker, which heeds no check, each e-mail was "accepted" by becoming the next one."""
     with pytest.raises(SettingsError, match="would deliver to itself"):
         mailers.build("default", {"BACKEND": "postroom.backends.OutboxEmailBackend"})
+
+
+def test_mailer_that_cannot_be_made_is_closed_without_a_word(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A celery worker whose key was forgotten died of it in its start, with a traceback."""
+    monkeypatch.setattr(mailers, "under_test_runner", lambda: False)
+    settings.POSTROOM = {"MAILERS": {"brevo": {"BACKEND": "anymail.backends.brevo.EmailBackend"}}}
+    mailers.close_all()
+
+    assert "api_key" in mailers.trouble("brevo").lower()
+
+    mailers.close_all()

@@ -199,7 +199,9 @@ class Mailer:
         return Sent(message_id=message_id_of(message), nothing=count == 0)
 
     def close(self) -> None:
-        """Close the connection; one that is broken already may say so in vain."""
+        """Close the connection; one that is broken already may say so in vain, and one never made says nothing."""
+        if "backend" not in self.__dict__:
+            return
         try:
             self.backend.close()
         except (OSError, smtplib.SMTPException):

@@ -465,7 +465,7 @@ class Sweeper(bootsteps.StartStopStep):
         """Celery runs the system checks and does not heed them."""
         for alias in mailers.names():
             if trouble := mailers.trouble(alias):
-                text = "postroom.E004 the mailer %r cannot be used: %s No e-mail leaves this worker."
+                text = "postroom.E004 no e-mail leaves this worker, the mailer %r cannot be used: %s"
                 logger.error(text, alias, trouble)
                 return False
         return True

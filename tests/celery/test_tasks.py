@@ -174,7 +174,10 @@ def test_step_says_in_a_sentence_that_it_has_nothing_to_send_with(
 
     assert step._mailers_are_usable() is not bool(trouble)
 
-    assert ("postroom.E004 the mailer 'provider' cannot be used: OPTIONS" in caplog.text) is bool(trouble)
+    assert (
+        "postroom.E004 no e-mail leaves this worker, the mailer 'provider' cannot be used: OPTIONS"
+        in caplog.text
+    ) is bool(trouble)
 
 
 def test_threads_with_autoscale_are_refused_in_a_sentence(celery_app: Make) -> None:
