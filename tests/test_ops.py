@@ -686,16 +686,29 @@ def test_settings_that_no_worker_could_start_with_are_told_before_the_worker_tha
     assert diagnosis.also == ("D10  No delivery process is running.",)
 
 
-def test_settings_of_the_shell_stop_no_worker_that_has_others(unusable: Callable[[str], str]) -> None:
-    """The operator's shell lacked the environment of the service; mail went out all the while."""
+@pytest.mark.parametrize(("heard", "code"), [(SECOND, "OK"), (MINUTE, "D10")])
+def test_settings_of_the_shell_stop_and_kill_no_worker_that_has_others(
+    unusable: Callable[[str], str], heard: timedelta, code: str
+) -> None:
+    """The operator's shell lacked the environment of the service; mail went out, or the worker was killed."""
     said = unusable("brevo")
-    beat()
+    beat(heard=heard)
     accepted()
 
     diagnosis = ops.diagnose()
 
-    assert diagnosis.code == "OK"
+    assert diagnosis.code == code
     assert said.lower() in diagnosis.also[0].lower()
+
+
+def test_deploy_with_settings_that_no_worker_can_start_with_is_told_as_that(
+    unusable: Callable[[str], str],
+) -> None:
+    """The old worker said goodbye, and the new one ended at once."""
+    unusable("brevo")
+    beat(stopped_at=timezone.now(), stop_reason="SIGTERM")
+
+    assert ops.diagnose().code == "D05"
 
 
 # --- numbers and words --------------------------------------------------------------------------

@@ -135,8 +135,12 @@ def settings_trouble(error: SettingsError) -> Diagnosis:
 
 
 def unusable_mailer(facts: Facts) -> Diagnosis | None:
-    """D05: no delivery process is heard, and one with these settings could not begin."""
-    if facts.alive or not facts.mailer_trouble:
+    """
+    D05: no delivery process runs, and one with these settings could not begin.
+
+    Where one was killed, that is the cause: it had settings with which it could.
+    """
+    if not facts.mailer_trouble or (facts.workers and facts.workers[0].state != "stopped"):
         return None
     return _stopped(
         _("The settings name no mailer that can send."),

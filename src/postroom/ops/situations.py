@@ -117,7 +117,7 @@ def _remarks(facts: Facts) -> tuple[str, ...]:
                 facts.uncertain,
             ).format(n=number(facts.uncertain, cap=CAP))
         )
-    if facts.mailer_trouble and facts.alive:
+    if facts.mailer_trouble and not unusable_mailer(facts):
         text = _("With the settings of this process no delivery process could begin: {trouble}")
         found.append(text.format(trouble=facts.mailer_trouble))
     if facts.stale and facts.alive:
