@@ -473,3 +473,15 @@ def test_answer_that_trickles_is_waited_for(serve: Any, carry: Any) -> None:  # 
     backend.timeout = (20, 0.9)
 
     assert carry(lambda: backend.send_messages([letter()])) == 1
+
+
+def test_more_connections_than_open_files_are_told_with_what_to_write(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The check of the settings does not know what --concurrency says."""
+    monkeypatch.setattr("resource.getrlimit", lambda what: (1024, 1024))
+
+    carrier._allow_descriptors(3000 + carrier.SPARE_DESCRIPTORS)
+
+    assert "postroom.W011 open_files limit=1024 wanted=3256" in caplog.text
+    assert "LimitNOFILE=6512 in the unit (ulimit -n), or --concurrency 768" in caplog.text

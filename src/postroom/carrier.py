@@ -92,7 +92,14 @@ def _allow_descriptors(wanted: int) -> None:
     if soft != resource.RLIM_INFINITY and soft < reach:
         resource.setrlimit(resource.RLIMIT_NOFILE, (reach, hard))
     if reach < wanted:
-        logger.warning("open_files limit=%s wanted=%s: fewer e-mails can be in flight", reach, wanted)
+        logger.warning(
+            "postroom.W011 open_files limit=%s wanted=%s: fewer e-mails can be in flight. Write LimitNOFILE=%s in the "
+            "unit (ulimit -n), or --concurrency %s",
+            reach,
+            wanted,
+            2 * wanted,
+            max(reach - SPARE_DESCRIPTORS, 1),
+        )
 
 
 class Carrier:
