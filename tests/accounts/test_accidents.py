@@ -19,7 +19,14 @@ from django.test import Client
 from postroom.accounts.middleware import DatabaseAwayMiddleware
 from postroom.accounts.models import Registration
 from postroom.accounts.registration import register
-from tests.accounts.conftest import ADDRESS, PASSWORD, link_in, log_in, received, register_in
+from tests.accounts.conftest import (
+    ADDRESS,
+    PASSWORD,
+    link_in,
+    log_in,
+    received,
+    register_in,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -154,6 +161,26 @@ class TestCSRF:
         assert "This browser did not keep the cookie" in text_of(answer)
         assert f'value="{ADDRESS}"' in text_of(answer)
         assert PASSWORD not in text_of(answer)
+
+    @pytest.mark.parametrize(
+        ("referer", "leads_to"),
+        [
+            ("http://testserver/orders/?page=2", "http://testserver/orders/?page=2"),
+            ("https://evil.example/", "/"),
+            ("javascript:alert(1)", "/"),
+            (None, "/"),
+        ],
+    )
+    def test_what_cannot_be_kept_leads_back_to_the_page_that_had_the_form(
+        self, referer: str | None, leads_to: str
+    ):
+        """ "Try again" was a link to the address that takes forms only, and that answers 405 with nothing."""
+        headers = {"Referer": referer} if referer else {}
+
+        answer = Client(enforce_csrf_checks=True).post("/accounts/logout/", headers=headers)
+
+        assert answer.status_code == 403
+        assert f'<a class="button" href="{leads_to}">Try again</a>' in text_of(answer)
 
     def test_a_page_that_was_open_too_long_can_be_sent_again(self):
         browser = Client(enforce_csrf_checks=True)

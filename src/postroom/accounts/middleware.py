@@ -11,7 +11,7 @@ from django.middleware.csrf import get_token
 from django.template.loader import render_to_string
 
 from postroom.accounts.forms import kept_form
-from postroom.accounts.responses import private_page, unlogged
+from postroom.accounts.responses import private_page, try_again_at, unlogged
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,6 +55,11 @@ def _without_secret(request: HttpRequest) -> str:
 def _answer(request: HttpRequest) -> HttpResponse:
     if "/api/" in request.path:
         return JsonResponse({"status": "unavailable", "poll_after": RETRY_AFTER_SECONDS}, status=503)
-    context = {"form": kept_form(request), "csrf_token": get_token(request), "action": request.path}
+    context = {
+        "form": kept_form(request),
+        "csrf_token": get_token(request),
+        "action": request.path,
+        "try_again_at": try_again_at(request),
+    }
     # Without the request: context processors would ask the database who is logged in.
     return HttpResponse(render_to_string("postroom/accounts/database_away.html", context), status=503)

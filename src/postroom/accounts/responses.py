@@ -68,10 +68,25 @@ def is_prefetch(request: HttpRequest) -> bool:
 def destination(request: HttpRequest) -> str:
     """Return where a login leads: the ``next`` that was asked for, if it is a page of this site, else home."""
     wanted = request.POST.get("next", request.GET.get("next", ""))
-    safe = url_has_allowed_host_and_scheme(
-        wanted, allowed_hosts={request.get_host()}, require_https=request.is_secure()
+    return wanted if _is_ours(request, wanted) else resolve_url(settings.LOGIN_REDIRECT_URL)
+
+
+def try_again_at(request: HttpRequest) -> str:
+    """
+    Return the page from which a request that came to nothing can be made again.
+
+    What was sent by a form cannot be followed as a link: then it is the page that had the form, or home.
+    """
+    if request.method in ("GET", "HEAD"):
+        return request.get_full_path()
+    page = request.headers.get("Referer", "")
+    return page if _is_ours(request, page) else "/"
+
+
+def _is_ours(request: HttpRequest, url: str) -> bool:
+    return url_has_allowed_host_and_scheme(
+        url, allowed_hosts={request.get_host()}, require_https=request.is_secure()
     )
-    return wanted if safe else resolve_url(settings.LOGIN_REDIRECT_URL)
 
 
 def _with_headers(view: View[P], headers: dict[str, str]) -> View[P]:

@@ -22,7 +22,14 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from postroom.accounts import browser, progress, registration, signin, verification
 from postroom.accounts.forms import ConfirmForm, LoginForm, kept_form, registration_form
-from postroom.accounts.responses import SeeOther, destination, is_prefetch, private_page, secret_url
+from postroom.accounts.responses import (
+    SeeOther,
+    destination,
+    is_prefetch,
+    private_page,
+    secret_url,
+    try_again_at,
+)
 from postroom.accounts.routes import url
 from postroom.accounts.verification import AlreadyConfirmed, Confirmed
 
@@ -146,7 +153,8 @@ def logout(request: HttpRequest) -> HttpResponse:
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """Explain a form that came from an old page or without cookies, and keep it (``CSRF_FAILURE_VIEW``)."""
     no_cookie = reason == REASON_NO_CSRF_COOKIE
-    return private_page(_page)(request, "form_again", code=403, form=kept_form(request), no_cookie=no_cookie)
+    context = {"form": kept_form(request), "no_cookie": no_cookie, "try_again_at": try_again_at(request)}
+    return private_page(_page)(request, "form_again", code=403, **context)
 
 
 def _posted(request: HttpRequest) -> QueryDict | None:
