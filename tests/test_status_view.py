@@ -123,6 +123,21 @@ def test_session_keeps_the_newest_twenty_receipts() -> None:
     assert status.email_for(request, emails[0].uuid) is None
 
 
+def test_page_that_is_looked_at_again_writes_nothing() -> None:
+    """The order's page gives its receipt each time: a session was written by every look at it."""
+    request = HttpRequest()
+    request.session = SessionStore()
+    email = row()
+
+    status.receipt(request, email, address=ANN)
+    request.session.modified = False
+    status.receipt(request, email, address=ANN)
+    again = request.session.modified
+    status.receipt(request, email, address="ann@example.net")
+
+    assert (again, request.session.modified) == (False, True)
+
+
 def test_receipt_is_the_id_as_a_string() -> None:
     one = uuid.uuid4()
 

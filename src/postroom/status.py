@@ -222,7 +222,9 @@ def receipt(
     new = Receipt(uuid=email.uuid, address=address, type=type)
     kept = [old for old in _receipts(request) if old.uuid != new.uuid]
     entries = [{"id": str(one.uuid), "address": one.address, "type": one.type} for one in [*kept, new]]
-    request.session[SESSION_KEY] = entries[-KEPT_RECEIPTS:]
+    entries = entries[-KEPT_RECEIPTS:]
+    if request.session.get(SESSION_KEY) != entries:  # a page that is looked at again writes nothing
+        request.session[SESSION_KEY] = entries
     return new
 
 

@@ -16,12 +16,14 @@ from django.db import (
 )
 from django.test import Client
 
+from postroom.accounts import verification
 from postroom.accounts.middleware import DatabaseAwayMiddleware
 from postroom.accounts.models import Registration
 from postroom.accounts.registration import register
 from tests.accounts.conftest import (
     ADDRESS,
     PASSWORD,
+    is_logged_in,
     link_in,
     log_in,
     received,
@@ -38,6 +40,13 @@ pytestmark = pytest.mark.django_db
 
 def text_of(answer: HttpResponse) -> str:
     return answer.content.decode()
+
+
+def refuse_writes(execute: Any, sql: str, *rest: Any) -> Any:
+    """A database that answers questions and takes nothing: a standby, a full disk, a file of somebody else."""
+    if sql.startswith(("INSERT", "UPDATE", "DELETE")):
+        raise InternalError("cannot execute in a read-only transaction")
+    return execute(sql, *rest)
 
 
 class TestDatabaseAway:
@@ -101,6 +110,40 @@ class TestDatabaseAway:
         assert (told.status_code, told.json()["status"]) == (503, "unavailable")
         assert client.cookies["sessionid"].value == cookie
         assert client.get("/accounts/check-email/").status_code == 200
+
+    def test_where_only_writing_is_refused_a_link_can_be_opened_later(
+        self, client: Client, attempt: Registration
+    ):
+        """
+        Opening a link writes the session and nothing else, after the view has answered: that was a
+        500, and in a browser with a session "Bad Request".
+        """
+        path = verification.link(attempt).removeprefix("http://testserver")
+        client.raise_request_exception = False
+        with_session = Client(raise_request_exception=False)
+        register_in(with_session)
+
+        with connection.execute_wrapper(refuse_writes):
+            answers = [browser.get(path) for browser in (client, with_session)]
+
+        assert [answer.status_code for answer in answers] == [503, 503]
+        assert all("Nothing was saved." in text_of(answer) for answer in answers)
+        assert client.get(path, follow=True).status_code == 200
+
+    @pytest.mark.django_db(transaction=True)
+    def test_where_only_writing_is_refused_a_session_stays_as_it_was(
+        self, client: Client, confirmed: Registration
+    ):
+        """Logging out empties the session before it finds that it cannot be deleted."""
+        log_in(client)
+        client.raise_request_exception = False
+
+        with connection.execute_wrapper(refuse_writes):
+            answer = client.post("/accounts/logout/", headers={"Referer": "http://testserver/orders/"})
+
+        assert answer.status_code == 503
+        assert 'href="http://testserver/orders/"' in text_of(answer)
+        assert is_logged_in(client)
 
     def test_the_kept_form_works_once_the_database_is_back(self, client: Client):
         def refuse(*args: Any) -> None:

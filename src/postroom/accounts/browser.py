@@ -59,6 +59,9 @@ def remember_link(request: HttpRequest, registration: Registration) -> None:
     """Note that this browser has shown the genuine link of the attempt, so that the link can leave the URL."""
     until = int(time.time()) + OPENED_FOR_SECONDS
     _write(request, "opened", {"id": registration.id.hex, "until": until})
+    # Nothing else is written by that request. Where the database takes no writes, it is better met
+    # here, where a page can say so, than by the middleware that saves the session after the view.
+    request.session.save()
 
 
 def opened(request: HttpRequest) -> Registration | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from django.contrib.sessions.backends.base import UpdateError
 from django.db import InterfaceError, InternalError, OperationalError, ProgrammingError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.middleware.csrf import get_token
@@ -38,9 +39,14 @@ class DatabaseAwayMiddleware:
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """Called by Django with what a view raised; its transaction is rolled back by then."""
-        if not isinstance(exception, AWAY):
+        # A session that cannot be saved raises UpdateError and has the cause behind it.
+        cause = exception.__context__ if isinstance(exception, UpdateError) else exception
+        if not isinstance(cause, AWAY):
             return None
         logger.error("database away path=%s", _without_secret(request), exc_info=exception)
+        if hasattr(request, "session"):
+            # What it was given cannot be kept either. The middleware that would try stands outside.
+            request.session.modified = False
         response = private_page(_answer)(request)
         response["Retry-After"] = str(RETRY_AFTER_SECONDS)
         # Django's own line would name the path, and that of a link is a secret.
