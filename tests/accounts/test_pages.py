@@ -245,6 +245,19 @@ class TestCheckEmail:
         assert ("Please open the link in it" in shown) is not is_over
         assert ("Nothing there?" in shown) is not is_over
 
+    def test_a_message_that_was_stopped_asks_nobody_to_open_its_link(self, client: Client):
+        """Beside "This message was not sent" stood "Please open the link in it", and tips for finding it."""
+        register_in(client)
+        postroom.cancel(Registration.objects.get().email, actor="anna")
+
+        body = text_of(client.get("/accounts/check-email/"))
+        shown = re.sub(r"<(p|details)\b[^>]* hidden>.*?</\1>", "", body, flags=re.DOTALL)
+
+        assert "This message was not sent" in shown
+        assert "Register again" in shown
+        assert "Please open the link in it" not in shown
+        assert "Nothing there?" not in shown
+
     def test_it_turns_to_confirmed_when_that_happened_elsewhere(self, client: Client):
         register_in(client)
         verification.confirm(Registration.objects.get(), password=PASSWORD)
@@ -252,7 +265,8 @@ class TestCheckEmail:
         body = text_of(client.get("/accounts/check-email/"))
 
         assert "<h1>Your address is confirmed</h1>" in body
-        assert re.search(r"<title>\s*Your address is confirmed", body)
+        assert "<title>Your address is confirmed – " in body
+        assert "Check your email" not in body
         assert 'href="/accounts/login/"' in body
 
     def test_who_typed_a_strangers_address_does_not_learn_that_the_stranger_confirmed(self, client: Client):

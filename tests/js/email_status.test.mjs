@@ -318,13 +318,17 @@ test("a step that a first report has added comes into its place", async () => {
 test("parts of the page that belong to some states come and go", async () => {
   const waiting = new Element({ when: "pending sent" });
   const repair = new Element({ when: "bounced refused" });
-  const page = new Page({ cards: [card()], parts: [waiting, repair] });
-  assert.deepEqual([waiting.hidden, repair.hidden], [false, true]);
+  const advice = new Element({ unless: "failed withdrawn" });
+  const page = new Page({ cards: [card()], parts: [waiting, repair, advice] });
+  assert.deepEqual([waiting.hidden, repair.hidden, advice.hidden], [false, true, false]);
   await page.pass(1);
 
+  await page.answer({ ...SENT, status: "pending", detail: "withdrawn" });
+  assert.deepEqual([waiting.hidden, repair.hidden, advice.hidden], [false, true, true]);
+  await page.pass(5);
   await page.answer({ ...SENT, status: "failed", detail: "bounced", terminal: true });
 
-  assert.deepEqual([waiting.hidden, repair.hidden], [true, false]);
+  assert.deepEqual([waiting.hidden, repair.hidden, advice.hidden], [true, false, true]);
 });
 
 test("an absurd pause is kept within reason", async () => {

@@ -94,7 +94,7 @@ export class Page {
       hidden: false,
       title,
       querySelectorAll: (selector) =>
-        ({ ".email-status[data-url]": cards, "[data-when]": parts, "[data-resend-in]": buttons })[selector],
+        ({ ".email-status[data-url]": cards, "[data-when], [data-unless]": parts, "[data-resend-in]": buttons })[selector],
     });
     this.window = new EventTarget();
     this.context = vm.createContext({

@@ -3,7 +3,7 @@
  * Keeps the status card of an e-mail up to date, so that nobody need reload the page.
  *
  * Starts by itself for every `.email-status[data-url]`; the first one owns the title of the page and
- * its parts with `data-when`. A page may also use the class:
+ * its parts with `data-when` or `data-unless`. A page may also use the class:
  *
  *     class Mine extends EmailStatusChecker { showSuccessStatus() { ... } }
  *     new Mine("ann@example.com", "verification").startChecking();
@@ -256,14 +256,17 @@
   }
 
   /**
-   * Parts of the page that belong to some states only: `data-when="bounced refused"`.
+   * Parts of the page that belong to some states only, `data-when="bounced refused"`, or to all
+   * others, `data-unless="failed"`.
    *
    * @param {Answer} answer
    */
   function showParts(answer) {
-    for (const part of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-when]"))) {
-      const words = (part.dataset.when ?? "").split(" ");
-      part.hidden = !words.includes(answer.status) && !words.includes(answer.detail ?? "");
+    const parts = document.querySelectorAll("[data-when], [data-unless]");
+    for (const part of /** @type {NodeListOf<HTMLElement>} */ (parts)) {
+      const words = (part.dataset.when ?? part.dataset.unless ?? "").split(" ");
+      const named = words.includes(answer.status) || words.includes(answer.detail ?? "");
+      part.hidden = named === "unless" in part.dataset;
     }
   }
 
