@@ -29,6 +29,17 @@ def test_a_setting_that_cannot_be_meant_is_refused(settings: Any, given: Any, sa
     assert [check.id for check in run_checks(app_configs=[]) if check.id == "postroom_accounts.E001"]
 
 
+@pytest.mark.parametrize("name", ["REGISTRATION_FORM", "CREATE_USER"])
+@pytest.mark.parametrize("path", ["no.such.module", "postroom.accounts.forms.Missing", "plain", ""])
+def test_a_path_that_leads_nowhere_is_said_at_the_start(settings: Any, name: str, path: str):
+    """It was a 500 at the first registration."""
+    settings.POSTROOM_ACCOUNTS = {name: path}
+
+    [error] = [check for check in run_checks(app_configs=[]) if check.id == "postroom_accounts.E002"]
+
+    assert f"POSTROOM_ACCOUNTS['{name}'] cannot be imported: " in error.msg
+
+
 def test_a_missing_backend_is_said_at_the_start(settings: Any):
     settings.AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
 

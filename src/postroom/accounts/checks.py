@@ -7,6 +7,7 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 from django.core.checks import Warning as CheckWarning
+from django.utils.module_loading import import_string
 
 from postroom.accounts.conf import AccountsSettingsError, config
 from postroom.accounts.signin import BACKEND
@@ -16,10 +17,23 @@ from postroom.accounts.signin import BACKEND
 def check_settings(**_: Any) -> list[CheckMessage]:
     """Refuse ``POSTROOM_ACCOUNTS`` that cannot be meant, at the start and not at the first registration."""
     try:
-        config()
+        given = config()
     except AccountsSettingsError as error:
         return [Error(str(error), id="postroom_accounts.E001")]
-    return []
+    paths = {"REGISTRATION_FORM": given.REGISTRATION_FORM, "CREATE_USER": given.CREATE_USER}
+    return [found for name, path in paths.items() if (found := _cannot_be_imported(name, path))]
+
+
+def _cannot_be_imported(name: str, path: str) -> CheckMessage | None:
+    try:
+        import_string(path)
+    except ImportError as error:
+        return Error(
+            f"POSTROOM_ACCOUNTS[{name!r}] cannot be imported: {error}",
+            hint="Write the dotted path of what stands in a module, for example 'shop.accounts.Form'.",
+            id="postroom_accounts.E002",
+        )
+    return None
 
 
 @register()
