@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 from anymail.signals import tracking
+from django.core.mail import EmailMultiAlternatives
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -99,6 +100,19 @@ def test_the_newest_letter_is_open_with_its_link_as_a_button(client: Client, pos
     )
     assert "Open it in a private window to see what another device sees." in page
     assert '<iframe src="/mailbox/2/html/"' in page
+
+
+@pytest.mark.parametrize("knows_dark", [True, False])
+def test_a_letter_that_knows_the_dark_is_not_white_until_it_is_loaded(
+    client: Client, post: EmailBackend, knows_dark: bool
+) -> None:
+    """One that does not is white afterwards, and expects paper below its black letters."""
+    composed = EmailMultiAlternatives("Hello", "Hello.", to=["ann@example.com"])
+    head = '<meta name="color-scheme" content="light dark">' if knows_dark else ""
+    composed.attach_alternative(f"<head>{head}</head><p>Hello.</p>", "text/html")
+    post.send_messages([composed])
+
+    assert ('<iframe class="knows-dark"' in body(client.get("/mailbox/"))) is knows_dark
 
 
 @pytest.mark.parametrize(
