@@ -175,3 +175,13 @@ def test_worker_says_when_it_was_given_more_threads_than_are_good() -> None:
 
     assert "postroom.W013" in errors.getvalue()
     assert "200 or fewer" in errors.getvalue()
+
+
+def test_worker_counts_one_attempt_as_one() -> None:
+    """Its last line was "1 attempts settled"."""
+    enqueue(EmailMessage("Hello", "Hello.", to=["ann@example.com"]))
+    out = io.StringIO()
+
+    call_command("postroom_worker", "--until-empty", stdout=out)
+
+    assert out.getvalue().endswith(": stopped, 1 attempt settled.\n")

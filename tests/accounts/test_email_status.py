@@ -5,10 +5,12 @@ from __future__ import annotations
 from io import StringIO
 
 import pytest
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
+from django.db import OperationalError
 
 from postroom.accounts import verification
 from postroom.accounts.email_status import EmailStatus, ReadOnly
+from postroom.accounts.management.commands import postroom_purge_accounts
 from postroom.accounts.models import Registration
 from postroom.accounts.registration import register
 from tests.accounts.conftest import ADDRESS, OTHER_PASSWORD, received
@@ -61,9 +63,44 @@ def test_saving_is_refused_with_a_sentence(attempt: Registration):
         status_of(attempt).save()
 
 
-def test_the_purge_says_what_it_did(attempt: Registration):
+@pytest.mark.parametrize(
+    ("deleted", "says"),
+    [
+        ((0, 0), "Deleted 0 registrations and 0 unconfirmed accounts.\n"),
+        ((1, 1), "Deleted 1 registration and 1 unconfirmed account.\n"),
+        ((12, 1), "Deleted 12 registrations and 1 unconfirmed account.\n"),
+    ],
+)
+def test_the_purge_says_what_it_did(
+    monkeypatch: pytest.MonkeyPatch, deleted: tuple[int, int], says: str
+) -> None:
+    monkeypatch.setattr(postroom_purge_accounts, "purge", lambda: deleted)
     out = StringIO()
 
     call_command("postroom_purge_accounts", stdout=out)
 
-    assert out.getvalue() == "0 registrations and 0 unconfirmed accounts deleted.\n"
+    assert out.getvalue() == says
+
+
+@pytest.mark.parametrize(
+    ("accident", "says"),
+    [
+        (KeyboardInterrupt(), "Stopped. What is deleted stays so; repeat the command for the rest."),
+        (
+            OperationalError("disk I/O error\nDETAIL: (ann@example.com)"),
+            "The database refuses (disk I/O error). What is deleted stays so; repeat the command for the rest.",
+        ),
+    ],
+)
+def test_a_purge_that_is_cut_short_says_so_in_the_words_of_postroom_prune(
+    monkeypatch: pytest.MonkeyPatch, accident: BaseException, says: str
+) -> None:
+    def fail() -> None:
+        raise accident
+
+    monkeypatch.setattr(postroom_purge_accounts, "purge", fail)
+
+    with pytest.raises(CommandError) as refused:
+        call_command("postroom_purge_accounts")
+
+    assert str(refused.value) == says

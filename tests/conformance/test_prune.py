@@ -151,6 +151,7 @@ def test_delivery_process_that_was_the_last_one_is_remembered(database: str) -> 
 
 
 def test_command_counts_first_and_deletes_then() -> None:
+    """It spoke of "1 e-mails"."""
     settled("default", ago=LONG_AGO)
     counted, deleted = StringIO(), StringIO()
 
@@ -158,7 +159,7 @@ def test_command_counts_first_and_deletes_then() -> None:
     kept = left("default")
     call_command("postroom_prune", stdout=deleted)
 
-    assert counted.getvalue().startswith("1 e-mails were settled more than 90 days ago. Nothing was deleted.")
+    assert counted.getvalue() == "Would delete 1 e-mail settled more than 90 days ago. Nothing was deleted.\n"
     assert len(kept) == 1
-    assert deleted.getvalue() == "Deleted 1 e-mails that were settled more than 90 days ago.\n"
+    assert deleted.getvalue() == "Deleted 1 e-mail settled more than 90 days ago.\n"
     assert not left("default")

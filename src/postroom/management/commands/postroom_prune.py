@@ -43,18 +43,21 @@ class Command(DatabaseCommand):
         using = router.db_for_write(OutboundEmail)
         try:
             if options["dry_run"]:
-                self._count(retention.prunable(before=before, using=using).count(), days)
+                count = retention.prunable(before=before, using=using).count()
+                self.stdout.write(f"Would delete {_emails(count, days)}. Nothing was deleted.")
             else:
                 deleted = retention.prune_all(before=before, limit=limit, using=using)
-                self.stdout.write(f"Deleted {deleted} e-mails that were settled more than {days:g} days ago.")
+                self.stdout.write(f"Deleted {_emails(deleted, days)}.")
         except DatabaseError as error:
             said = redact(str(error), limit=200)
             raise CommandError(f"The database refuses ({said}). {REPEAT}", returncode=2) from None
         except KeyboardInterrupt:
             raise CommandError(f"Stopped. {REPEAT}", returncode=130) from None
 
-    def _count(self, count: int, days: float) -> None:
-        self.stdout.write(f"{count} e-mails were settled more than {days:g} days ago. Nothing was deleted.")
+
+def _emails(count: int, days: float) -> str:
+    emails = "e-mail" if count == 1 else "e-mails"
+    return f"{count} {emails} settled more than {days:g} {'day' if days == 1 else 'days'} ago"
 
 
 def _instant(days: float) -> datetime:

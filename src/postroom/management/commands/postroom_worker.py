@@ -61,7 +61,8 @@ class Command(DatabaseCommand):
                 worker.run()
         except DatabaseError as error:
             raise CommandError(f"The database refuses to be written: {error}") from error
-        self.stdout.write(f"postroom_worker {worker.name}: stopped, {worker.sent} attempts settled.")
+        attempts = "attempt" if worker.sent == 1 else "attempts"
+        self.stdout.write(f"postroom_worker {worker.name}: stopped, {worker.sent} {attempts} settled.")
 
     def _require_mailer(self) -> None:
         """Only who sends has to have the key of the provider, so no system check asks for it."""
