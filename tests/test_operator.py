@@ -118,6 +118,19 @@ def test_what_it_stands_on(operator: Client) -> None:
     assert "1 accepted · 0 delivered · 0 bounced · 0 failed · 0 expired · 0 uncertain now" in html
 
 
+def test_a_number_and_its_unit_stay_on_one_line(operator: Client) -> None:
+    """On a telephone "typical 3.1" stood at the end of one line and "s" on the next."""
+    beat()
+    accepted()
+    email = saved(ago=MINUTE)
+
+    text = re.sub(r"<[^>]+>", "", page(operator) + page(operator, f"/postroom/{email.uuid}/"))
+
+    assert "waits, for 1\N{NO-BREAK SPACE}min by now" in text
+    assert "24\N{NO-BREAK SPACE}h" in text
+    assert re.findall(r"\d (?:ms|s|min|h|days?)\b", text.replace("&nbsp;", "\N{NO-BREAK SPACE}")) == []
+
+
 def test_an_empty_outbox_says_how_to_try_it(operator: Client) -> None:
     assert "postroom_test you@example.com" in page(operator)
 

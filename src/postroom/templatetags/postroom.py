@@ -4,6 +4,8 @@ The tags of postroom's pages: the status card of an e-mail, and what the base te
 
 from __future__ import annotations
 
+import re
+
 from django import template
 from django.template import Context
 from django.template.loader import render_to_string
@@ -19,6 +21,8 @@ from postroom.status import Receipt, Status, describe, email_of, status_url
 register = template.Library()
 
 _LINKED = "linked:"
+
+_BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:ms|s|min|h|days?)\b)")
 
 
 @register.simple_tag
@@ -61,6 +65,12 @@ def email_status(
     )
     script = _once(context, '<script src="{}" defer></script>', "postroom/email-status.js")
     return postroom_css(context) + card + script
+
+
+@register.filter
+def unbroken(text: object) -> str:
+    """Keep a number and its unit on one line: ``3.1 s``, ``5 min``."""
+    return _BEFORE_UNIT.sub("\N{NO-BREAK SPACE}", str(text))
 
 
 def _describe(receipt: Receipt | OutboundEmail | None, *, confirm: bool) -> Status | None:
