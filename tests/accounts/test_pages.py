@@ -18,7 +18,7 @@ from postroom.accounts import browser as session
 from postroom.accounts import verification
 from postroom.accounts.models import Registration
 from postroom.accounts.registration import register
-from postroom.models import EventType
+from postroom.models import EventType, OutboundEmail, State
 from tests.accounts.conftest import (
     ADDRESS,
     OTHER_PASSWORD,
@@ -257,6 +257,19 @@ class TestCheckEmail:
         assert "Register again" in shown
         assert "Please open the link in it" not in shown
         assert "Nothing there?" not in shown
+
+    def test_who_gets_nothing_finds_the_way_to_another_e_mail(self, client: Client):
+        """The card says "ask for another one" where nobody can tell whether it went out, and nothing said how."""
+        register_in(client)
+        now = timezone.now()
+        OutboundEmail.objects.update(state=State.UNCERTAIN, uncertain_since=now, settled_at=now)
+
+        body = text_of(client.get("/accounts/check-email/"))
+
+        assert "ask for another one" in body
+        assert re.search(
+            r'<details.*If nothing comes, <a href="/accounts/register/">register again</a>', body, re.DOTALL
+        )
 
     def test_it_turns_to_confirmed_when_that_happened_elsewhere(self, client: Client):
         register_in(client)
