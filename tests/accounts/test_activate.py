@@ -219,7 +219,11 @@ class TestElsewhere:
         assert "bob@example.com" in page
         assert answer["Location"] == PAGE
         assert client.session["_auth_user_id"] == str(bob.pk)
-        assert "already activated" in text_of(client.get(PAGE))
+        done = text_of(client.get(PAGE))
+        assert "already activated" in done
+        # A button "Log in" led home, where Bob was greeted.
+        assert "<bdi>bob@example.com</bdi> is logged in, and stays so." in done
+        assert '<a class="button"' not in done
         assert AccountEmail.objects.get(address=ADDRESS).verified_at is not None
 
     def test_a_link_used_elsewhere_is_calm(self, client: Client, confirmed: Registration):
