@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import hypothesis
 import pytest
 from django.conf import settings
+from django.utils import timezone
 from hypothesis.configuration import set_hypothesis_home_dir
 
 from tests import brokers, servers
@@ -213,6 +214,13 @@ def chromium() -> Iterator[Browser]:
         )
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def clock_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is one and the same moment for the whole test: "41 s ago" stays so, however long it is kept waiting."""
+    now = timezone.now()
+    monkeypatch.setattr(timezone, "now", lambda: now)
 
 
 @pytest.fixture

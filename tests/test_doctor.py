@@ -30,6 +30,12 @@ from tests.operations import MINUTE, accepted, beat, saved
 committed = pytest.mark.django_db(transaction=True)
 
 
+@pytest.fixture
+def patient_doctor(clock_stands_still: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for the database of these tests for as long as a busy machine needs."""
+    monkeypatch.setattr(postroom_doctor, "PATIENCE_SECONDS", 60)
+
+
 def run(*arguments: Any, **options: Any) -> tuple[int, str]:
     """The exit code of a command and what it printed."""
     out = StringIO()
@@ -44,6 +50,7 @@ def run(*arguments: Any, **options: Any) -> tuple[int, str]:
 
 
 @committed
+@pytest.mark.usefixtures("patient_doctor")
 def test_exit_0_when_mail_goes_out() -> None:
     beat()
     accepted()
@@ -55,6 +62,7 @@ def test_exit_0_when_mail_goes_out() -> None:
 
 
 @committed
+@pytest.mark.usefixtures("patient_doctor")
 def test_exit_1_when_mail_is_late() -> None:
     beat()
     saved(ago=MINUTE)
@@ -66,6 +74,7 @@ def test_exit_1_when_mail_is_late() -> None:
 
 
 @committed
+@pytest.mark.usefixtures("patient_doctor")
 def test_exit_2_when_nothing_goes_out() -> None:
     saved(ago=MINUTE, kind="accounts.verification")
 

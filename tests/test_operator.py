@@ -17,7 +17,7 @@ from postroom.models import DeliveryEvent, EventType, OutboundEmail, State
 from postroom.ops.search import PAGE_SIZE
 from tests.operations import MINUTE, SECOND, accepted, beat, happened, saved
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("clock_stands_still")]
 
 
 @pytest.fixture

@@ -23,6 +23,13 @@ A_MOMENT = timedelta(seconds=1)
 AN_HOUR = timedelta(hours=1)
 
 
+@pytest.fixture(autouse=True)
+def noon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is noon, and stays so: a second more, or a new day, is another thing to say."""
+    now = timezone.now().replace(hour=12, minute=0)
+    monkeypatch.setattr(timezone, "now", lambda: now)
+
+
 @pytest.fixture
 def reporting(monkeypatch: pytest.MonkeyPatch) -> None:
     """A mailer that tells what became of an e-mail (the one of the tests does not)."""

@@ -17,6 +17,8 @@ from postroom.models import EventType, OutboundEmail, State
 from postroom.status import Receipt
 from tests.rows import row
 
+pytestmark = pytest.mark.usefixtures("clock_stands_still")
+
 ANN = "ann@example.org"
 
 

@@ -22,13 +22,20 @@ from tests.operations import MINUTE, accepted, beat, happened, saved
 from tests.operator.commands import arguments_of, manage, run
 
 committed = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.usefixtures("clock_stands_still")
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database of these tests is waited for as long as a busy machine needs."""
+    monkeypatch.setattr(postroom_stats, "PATIENCE_SECONDS", 60)
 
 
 def fill() -> None:
     """Somewhat of everything, as in a night."""
     beat("web-1/1")
     beat("web-2/4711", heard=10 * MINUTE)
-    accepted(recipient="ann@example.com")
+    accepted(ago=1.5 * MINUTE, recipient="ann@example.com")
     accepted(ago=2 * MINUTE, duration_ms=2100)
     saved(kind="accounts.verification", ago=5 * MINUTE)
     saved(kind="accounts.verification", due_at=timezone.now() + timedelta(hours=1))
@@ -74,7 +81,7 @@ def test_json_is_one_object_on_one_line_with_the_documented_keys() -> None:
     assert code == 0
     assert text.count("\n") == 1
     assert (numbers["waiting"], numbers["later"], numbers["in_hand"]) == (1, 1, 1)
-    assert numbers["lag_seconds"] == pytest.approx(300, abs=60)
+    assert numbers["lag_seconds"] == 300
     assert numbers["last_hour"] == {"accepted": 2, "failed": 1, "uncertain": 0, "rescued": 0, "expired": 0}
     assert numbers["kinds"] == [{"kind": "accounts.verification", "waiting": 1, "later": 1}]
     assert [worker["state"] for worker in numbers["workers"]] == ["turning", "silent"]
@@ -138,7 +145,7 @@ def test_a_database_that_hangs_is_exit_2_within_the_patience(monkeypatch: pytest
     code, text = run("postroom_stats")
 
     assert code == 2
-    assert "does not answer within 3.5 s" in text
+    assert "does not answer within 60 s" in text
 
 
 def test_wrong_settings_are_a_sentence(tmp_path: Path) -> None:
