@@ -174,7 +174,7 @@ def test_report_without_a_usable_time_happened_now():
     post(report("delivered", email, ts_epoch=None, ts_event="NaN"))
 
     event = email.events.get(type=EventType.DELIVERED)
-    assert abs((event.occurred_at - event.at).total_seconds()) < 5
+    assert abs((event.occurred_at - event.at).total_seconds()) < 60
 
 
 # Which e-mail

@@ -303,7 +303,7 @@ def test_report_between_the_statements_of_a_refusal_wins() -> None:
 
     with mock.patch.object(Given, "update", and_then_a_report):
         outbox.fail([answer(email, NEVER)], using=database)
-    reports[0].join(timeout=10)
+    reports[0].join()
 
     assert (table(email).state, table(email).report) == ("accepted", "delivered")
 

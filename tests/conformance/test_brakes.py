@@ -105,10 +105,10 @@ def test_pause_costs_the_claim_no_statement(database: str) -> None:
 def test_claim_of_what_is_overdue_leaves_what_has_just_become_due(database: str) -> None:
     """The step inside a Celery worker is the fallback: it must not compete with the tasks."""
     now = timezone.now()
-    put(database, due_at=now - timedelta(seconds=3))
-    overdue = put(database, due_at=now - timedelta(seconds=8))
+    put(database, due_at=now - timedelta(minutes=3))
+    overdue = put(database, due_at=now - timedelta(minutes=8))
 
-    assert take(database, 10, overdue=timedelta(seconds=5)) == [overdue]
+    assert take(database, 10, overdue=timedelta(minutes=5)) == [overdue]
 
 
 # --- the guard after a restored backup ----------------------------------------------------------
