@@ -14,10 +14,12 @@ from django.db import connections
 from pytest_django.fixtures import Settings
 
 from postroom import doorbell
+from tests.journeys.stage import eventually
 
 NOW = 1000.0
+PATIENCE_SECONDS = 60
 calls: list[str] = []
-rung = threading.Event()
+rung, enough = threading.Event(), threading.Event()
 
 
 def hear(using: str) -> None:
@@ -27,7 +29,8 @@ def hear(using: str) -> None:
 
 
 def hang(using: str) -> None:
-    rung.wait(timeout=20)
+    hear(using)
+    enough.wait()
 
 
 def break_down(using: str) -> None:
@@ -40,16 +43,20 @@ def break_down(using: str) -> None:
 def bell(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Iterator[Any]:
     """A bell of this test's own, outside of Django's test runner, where none rings."""
     monkeypatch.setattr(doorbell, "under_test_runner", lambda: False)
-    monkeypatch.setattr(doorbell, "_bell", doorbell._Bell())
+    own = doorbell._Bell()
+    monkeypatch.setattr(doorbell, "_bell", own)
     calls.clear()
     rung.clear()
+    enough.clear()
 
     def rings(function: Any) -> None:
         settings.POSTROOM = {**settings.POSTROOM, "DOORBELL": f"{__name__}.{function.__name__}"}
         monkeypatch.setattr(doorbell, "_publisher", lambda kind: function)
 
     yield rings
-    rung.set()
+    enough.set()
+    # What its thread still had to ring it would ring in the next test, by what rings there.
+    eventually("the bell is at rest", lambda: not own._rung and not own._publishing)
 
 
 @pytest.fixture
@@ -80,7 +87,7 @@ def test_ring_is_carried_away_by_another_thread(bell: Any) -> None:
 
     doorbell.ring("default")
 
-    assert rung.wait(timeout=20)
+    assert rung.wait(PATIENCE_SECONDS)
     assert threads
     assert threads[0] != caller
 
@@ -88,23 +95,29 @@ def test_ring_is_carried_away_by_another_thread(bell: Any) -> None:
 def test_bell_that_hangs_does_not_keep_the_caller(bell: Any) -> None:
     """Redis accepted the connection and said nothing: a request hung for ever."""
     bell(hang)
+    doorbell.ring("default")
+    assert rung.wait(PATIENCE_SECONDS)
 
-    began = time.monotonic()
     for _ in range(1000):
-        doorbell.ring("default")
+        doorbell.ring("default")  # whoever waits here waits for ever
 
-    assert time.monotonic() - began < 5
+    assert calls == ["default"]
 
 
 def test_many_rings_become_few(bell: Any) -> None:
-    """A thousand registrations in a second need one "look"."""
-    bell(hear)
+    """A thousand registrations in a second need one "look", and one more for those that came during it."""
+    bell(hang)
+    own = doorbell._bell
 
     for _ in range(1000):
         doorbell.ring("default")
+    assert rung.wait(PATIENCE_SECONDS)
+    for _ in range(1000):
+        doorbell.ring("default")
+    enough.set()
 
-    assert rung.wait(timeout=20)
-    assert len(calls) < 50
+    eventually("all were heard", lambda: not own._rung and not own._publishing)
+    assert len(calls) <= 2
 
 
 @pytest.mark.usefixtures("clock_that_stands_still")
@@ -167,13 +180,13 @@ def test_bell_begins_again_after_a_fork(bell: Any, monkeypatch: pytest.MonkeyPat
     """Threads do not survive a fork: a prefork server would have had one deaf bell per child."""
     bell(hear)
     doorbell.ring("default")
-    assert rung.wait(timeout=20)
+    assert rung.wait(PATIENCE_SECONDS)
     rung.clear()
 
     monkeypatch.setattr(doorbell.os, "getpid", lambda: 4711)
     doorbell.ring("default")
 
-    assert rung.wait(timeout=20)
+    assert rung.wait(PATIENCE_SECONDS)
     assert doorbell._bell._pid == 4711
 
 
@@ -191,5 +204,5 @@ def test_notify_wakes_whoever_listens(database: str) -> None:
     thread.start()
     thread.join()
 
-    assert select.select([listener.connection], [], [], 20)[0]
+    assert select.select([listener.connection], [], [], PATIENCE_SECONDS)[0]
     assert [note.channel for note in listener.connection.notifies(timeout=5, stop_after=1)] == ["postroom"]
