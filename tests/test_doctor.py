@@ -26,6 +26,7 @@ from postroom.models import EventType, OutboundEmail, State
 from postroom.outbox import note
 from postroom.testing import let_time_pass
 from tests.operations import MINUTE, accepted, beat, saved
+from tests.servers import free_port
 
 committed = pytest.mark.django_db(transaction=True)
 
@@ -186,10 +187,9 @@ def test_a_database_that_hangs_does_not_hang_the_doctor(tmp_path: Path) -> None:
 
 def test_a_database_that_refuses_is_told_without_its_password(tmp_path: Path) -> None:
     pytest.importorskip("psycopg")
-    with silent_server() as port:
-        pass
+    settings = POSTGRESQL.format(port=free_port())
 
-    code, text, _seconds = manage("postroom_doctor", settings=POSTGRESQL.format(port=port), folder=tmp_path)
+    code, text, _seconds = manage("postroom_doctor", settings=settings, folder=tmp_path)
 
     assert code == 2
     assert text.startswith("STOPPED   The database cannot be reached.")

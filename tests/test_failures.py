@@ -39,6 +39,7 @@ from postroom.failures import (
     judge_compose,
     redact,
 )
+from tests.servers import free_port
 
 anymail = pytest.importorskip("anymail.backends.brevo")
 from anymail.backends.postmark import EmailBackend as Postmark  # noqa: E402
@@ -64,7 +65,8 @@ class Server:
         self.talk = talk
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -74,12 +76,14 @@ class Server:
 
     def _serve(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
-            connection.settimeout(10)
+            connection.settimeout(3 * PATIENCE)  # the client gives up first
             self.talk(connection)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self.listener.shutdown(socket.SHUT_RDWR)
+        # Or it would go on to accept what comes for the next one who gets the same descriptor.
+        self._thread.join()
         self.listener.close()
 
 
@@ -379,9 +383,7 @@ def test_retry_after_may_be_a_date(serve):
 
 
 def refused(serve) -> BaseException:
-    server = serve(silence)
-    server.close()
-    return brevo(server)
+    return brevo_at(f"http://127.0.0.1:{free_port()}/v3/")
 
 
 def no_such_host(serve) -> BaseException:
@@ -480,10 +482,8 @@ def bare_timeout(serve) -> BaseException:
 
 
 def bare_refusal(serve) -> BaseException:
-    server = serve(silence)
-    server.close()
     with socket.socket() as connection:
-        return failed(lambda: connection.connect(("127.0.0.1", server.port)))
+        return failed(lambda: connection.connect(("127.0.0.1", free_port())))
 
 
 def url_without_host(serve) -> BaseException:
@@ -750,11 +750,22 @@ def smtp_talk(**says: bytes | Talk | None) -> Talk:
 def smtp(serve, *, message: EmailMessage | None = None, **says: bytes | Talk | None) -> BaseException:
     """Send through Django's SMTP backend to a server that answers like this, and return the error."""
     options = {"username": "u", "password": "p"} if says.pop("login", None) else {}
-    patience = IMPATIENCE if silence in says.values() else PATIENCE
-    backend = SMTPBackend(
-        alias="tests", host="127.0.0.1", port=serve(smtp_talk(**says)).port, timeout=patience, **options
-    )
-    return smtp_error(backend, message or letter())
+    is_silent = threading.Event()
+
+    def keep_silent(connection: socket.socket) -> None:
+        is_silent.set()
+        silence(connection)
+
+    hangs = silence in says.values()
+    says = {verb: keep_silent if answer is silence else answer for verb, answer in says.items()}
+    port = serve(smtp_talk(**says)).port
+    while True:
+        patience = IMPATIENCE if hangs else PATIENCE
+        backend = SMTPBackend(alias="tests", host="127.0.0.1", port=port, timeout=patience, **options)
+        error = smtp_error(backend, message or letter())
+        # A client that lost its patience while the server was yet to speak has met another accident.
+        if is_silent.is_set() or not hangs:
+            return error
 
 
 def smtp_error(backend: SMTPBackend, message: EmailMessage) -> BaseException:
@@ -856,10 +867,8 @@ def test_mail_server_that_talks_too_much_after_the_final_dot_is_doubt(serve):
     assert judge(smtp(serve, hello=b"220 " + b"x" * 9000)).fate == Fate.RESCHEDULE
 
 
-def test_mail_server_that_is_not_there_is_safe_to_repeat(serve):
-    server = serve(silence)
-    server.close()
-    backend = SMTPBackend(alias="tests", host="127.0.0.1", port=server.port, timeout=PATIENCE)
+def test_mail_server_that_is_not_there_is_safe_to_repeat():
+    backend = SMTPBackend(alias="tests", host="127.0.0.1", port=free_port(), timeout=PATIENCE)
 
     assert judge(failed(lambda: backend.send_messages([letter()]))).failure == FailureClass.TRANSIENT
 
@@ -1179,11 +1188,11 @@ def test_redacted_text_is_one_short_line(text):
 
 def test_redacting_a_hostile_text_takes_no_time():
     """The text comes from the network: no pattern may be quadratic in it."""
-    start = time.process_time()
+    start = time.thread_time()
 
     redact("a" * 200_000 + '"' * 200_000 + "@" * 200_000)
 
-    assert time.process_time() - start < 0.5
+    assert time.thread_time() - start < 0.5
 
 
 def test_engine_judges_without_any_client_library():
