@@ -20,10 +20,11 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from urllib.parse import urlsplit
 
 import hypothesis
 import pytest
@@ -83,6 +84,20 @@ def _refuse_the_world() -> None:
     socket.socket.connect = guarded_connect  # type: ignore[method-assign]
     socket.socket.connect_ex = guarded_connect_ex  # type: ignore[method-assign]
     socket.getaddrinfo = guarded_getaddrinfo
+    _refuse_it_to_libcurl(check)
+
+
+def _refuse_it_to_libcurl(check: Callable[[object], None]) -> None:
+    """It asks Python for no socket, so it is asked where it is told its address."""
+    from postroom.exchange import Exchange
+
+    prepare = Exchange.prepare
+
+    def guarded_prepare(self: Exchange, curl: Any, proxy: str) -> None:
+        check(urlsplit(proxy or self.url).hostname)
+        prepare(self, curl, proxy)
+
+    Exchange.prepare = guarded_prepare  # type: ignore[method-assign]
 
 
 def pytest_configure() -> None:

@@ -485,3 +485,10 @@ def test_more_connections_than_open_files_are_told_with_what_to_write(
 
     assert "postroom.W011 open_files limit=1024 wanted=3256" in caplog.text
     assert "LimitNOFILE=6512 in the unit (ulimit -n), or --concurrency 768" in caplog.text
+
+
+def test_tests_stay_on_this_machine_with_libcurl_too(carry: Any) -> None:
+    backend = Brevo(api_key="k", api_url="http://192.0.2.1/v3/", timeout=20)
+
+    with pytest.raises(OSError, match="tests stay on this machine"):
+        carry(lambda: backend.send_messages([letter()]))

@@ -116,7 +116,7 @@ class Office:
         return process
 
     def connects(self, process: Process) -> set[int]:
-        """Return the ports to which *process* and its children have connected, or tried to."""
+        """Return the ports to which Python has connected, or tried to, in *process* and its children."""
         log = process.log.with_suffix(".connects")
         lines = log.read_text().splitlines() if log.exists() else []
         return {int(port) for line in lines for port in re.findall(r"^\('[\w.:]+', (\d+)", line)}

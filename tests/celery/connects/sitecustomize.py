@@ -1,7 +1,8 @@
 """
 Writes down to where a process connects, if ``CONNECTS_LOG`` names a file; Python imports this by itself.
 
-The interpreter's own audit event, so that nothing is left out and nothing in the process is replaced.
+The interpreter's own audit event, so that nothing in the process is replaced and no Python library is
+left out: all that speak to brokers. libcurl, which carries the e-mails, passes it by.
 """
 
 import os
