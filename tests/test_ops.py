@@ -182,6 +182,29 @@ def test_a_worker_that_was_stopped_on_purpose_is_not_called_killed() -> None:
     assert section(diagnosis, "Look") == ""
 
 
+def test_a_site_whose_worker_is_started_by_cron_is_not_called_stopped_between_two_runs(
+    database: str,
+) -> None:
+    """Where no process may run beside the web, cron starts one a minute: for most of it the doctor said STOPPED."""
+    ended = timezone.now() - 40 * SECOND
+    beat(heard=40 * SECOND, stopped_at=ended, stop_reason="done", using=database)
+    saved(ago=20 * SECOND, using=database)
+
+    diagnosis = ops.diagnose(database)
+
+    assert (diagnosis.code, diagnosis.level) == ("OK", Level.OK)
+    assert "between two runs of postroom_worker --until-empty, the last ended 4" in diagnosis.summary[1]
+
+
+@pytest.mark.parametrize(("reason", "ended"), [("SIGTERM", MINUTE), ("done", 11 * MINUTE)])
+def test_a_worker_that_was_stopped_or_is_not_started_any_more_is_missed(
+    reason: str, ended: timedelta
+) -> None:
+    beat(heard=ended, stopped_at=timezone.now() - ended, stop_reason=reason)
+
+    assert ops.diagnose().code == "D10"
+
+
 def test_a_process_that_no_longer_exists_on_this_host_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -16,8 +16,8 @@ from django.core.management import call_command
 from django.db import connections
 
 from postroom import composer, enqueue, mailers
-from postroom.models import EventType, OutboundEmail, State
-from postroom.worker import Worker
+from postroom.models import EventType, OutboundEmail, State, WorkerHeartbeat
+from postroom.worker import CRASHED, Worker
 from tests.attempts import history, table
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -144,6 +144,19 @@ def test_e_mail_that_cannot_be_written_stops_nobody_and_is_not_lost() -> None:
         assert (stored.state, stored.reason, stored.strikes) == (State.PENDING, "compose", 0)
         assert email.events.get(type=EventType.RESCHEDULED).error_class == "compose"
     assert not OutboundEmail.objects.filter(state=State.SENDING).exists()
+
+
+def test_goodbye_tells_whether_nothing_was_left_or_the_worker_broke(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever broke said "done", too, and the doctor takes that for cron's between two runs."""
+    Worker(until_empty=True).run()
+    assert WorkerHeartbeat.objects.get().stop_reason == "done"
+
+    broken = Worker(until_empty=True)
+    monkeypatch.setattr(broken, "_turn", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        broken.run()
+
+    assert WorkerHeartbeat.objects.get().stop_reason == CRASHED
 
 
 def test_command_says_that_sigterm_stops_it_when_that_is_true() -> None:

@@ -30,6 +30,7 @@ from postroom.delivery import Prepared
 from postroom.ears import Ears
 from postroom.ledger import Result
 from postroom.models import OutboundEmail, OutboundEmailQuerySet
+from postroom.ops.facts import DONE
 from postroom.ops.writing import read_only
 from postroom.pulse import Pulse
 from postroom.senders import SETTLE_AT_ONCE, Senders, senders_for
@@ -133,7 +134,7 @@ class Worker:
                 if not self._guarded(self._turn):
                     break
             self._finish()
-            self._stop_reason = self._stop_reason or "done"
+            self._stop_reason = self._stop_reason or DONE
         finally:
             self._senders.stop()
             self._pulse.stop(self._stop_reason or CRASHED)

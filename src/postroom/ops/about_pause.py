@@ -50,7 +50,7 @@ def _start_one(facts: Facts) -> list[str]:
     """To resume is not enough where nobody is there to go on."""
     return (
         []
-        if facts.alive
+        if facts.alive or facts.is_between_runs
         else [_("and, since no delivery process is running:  python manage.py postroom_worker")]
     )
 

@@ -20,7 +20,7 @@ from postroom.outbox import POISON_LOSSES
 
 def no_worker(facts: Facts) -> Diagnosis | None:
     """D10: nobody delivers. Killed, said goodbye, or never heard of."""
-    if facts.alive:
+    if facts.alive or facts.is_between_runs:
         return None
     last = facts.workers[0] if facts.workers else None
     return Diagnosis(

@@ -20,6 +20,9 @@ SAMPLE: Final = 500
 
 RECENT: Final = timedelta(minutes=10)
 
+DONE: Final = "done"
+"""Goodbye of a delivery process that ended because nothing was left (``--until-empty``)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
@@ -211,6 +214,14 @@ class Facts:
     def alive(self) -> tuple[Worker, ...]:
         """Workers heard lately, the stuck ones included."""
         return tuple(worker for worker in self.workers if worker.is_alive)
+
+    @property
+    def is_between_runs(self) -> bool:
+        """Whether nobody is alive because cron starts one now and then, and the last one left nothing a moment ago."""
+        last = self.workers[0].beat if self.workers and not self.alive else None
+        if last is None or last.stopped_at is None:
+            return False
+        return last.stop_reason == DONE and self.now - last.stopped_at <= RECENT
 
     @property
     def slots(self) -> int:

@@ -140,7 +140,8 @@ def unusable_mailer(facts: Facts) -> Diagnosis | None:
 
     Where one was killed, that is the cause: it had settings with which it could.
     """
-    if not facts.mailer_trouble or (facts.workers and facts.workers[0].state != "stopped"):
+    ran_with_others = facts.workers and facts.workers[0].state != "stopped"
+    if not facts.mailer_trouble or ran_with_others or facts.is_between_runs:
         return None
     return _stopped(
         _("The settings name no mailer that can send."),

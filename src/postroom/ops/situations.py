@@ -84,7 +84,11 @@ def _parts(facts: Facts) -> str:
     turning = sum(worker.state == "turning" for worker in facts.alive)
     texts = [
         _("database {ms} ms").format(ms=f"{facts.database_ms:.0f}"),
-        ngettext("{n} worker turning", "{n} workers turning", turning).format(n=turning),
+        _("between two runs of postroom_worker --until-empty, the last ended {ago}").format(
+            ago=ago(facts.workers[0].beat.stopped_at or facts.now, facts.now)
+        )
+        if facts.is_between_runs
+        else ngettext("{n} worker turning", "{n} workers turning", turning).format(n=turning),
         *(
             _("{mailer} accepting").format(mailer=m.alias)
             for m in facts.mailers
