@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NoReturn
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -216,10 +216,25 @@ def test_alias_that_is_no_longer_configured_reports_nothing() -> None:
     assert "We are not told when it arrives" in told.body
 
 
+def test_mailer_that_refuses_its_options_reports_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Django's SMTP backend raises ValueError for TLS and SSL at once: the page of every e-mail was a 500."""
+
+    def refuse(alias: str, recipe: object) -> NoReturn:
+        raise ValueError("EMAIL_USE_TLS/EMAIL_USE_SSL are mutually exclusive.")
+
+    monkeypatch.setattr(mailers, "build", refuse)
+    mailers.close_all()
+
+    told = say(row(State.ACCEPTED))
+
+    assert "We are not told when it arrives" in told.body
+
+
 def test_capability_of_the_mailer_that_sent_it_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     class Talking:
         reports = True
 
+    monkeypatch.setattr(mailers, "trouble", lambda alias: "")
     monkeypatch.setattr(mailers, "get", lambda alias: Talking() if alias == "talking" else None)
 
     told = say(row(State.ACCEPTED, mailer="talking"))

@@ -18,7 +18,6 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Final
 from uuid import UUID
 
-from django.core.exceptions import ImproperlyConfigured
 from django.db import router
 from django.http import HttpRequest
 from django.urls import reverse
@@ -27,7 +26,6 @@ from django.utils import timezone
 from postroom import mailers
 from postroom.brakes import STALE
 from postroom.conf import config
-from postroom.exceptions import PostroomError
 from postroom.models import EventType, OutboundEmail, State
 from postroom.wording import ERRORS, SAYS, STEP_STATES, STEPS, Says, clock, fill, wait
 
@@ -330,13 +328,11 @@ def _latest_events(email: OutboundEmail) -> list[tuple[str, datetime]]:
 
 
 def _reports(email: OutboundEmail) -> bool:
-    """Whether we are told what became of this e-mail; an alias that is no longer configured tells nothing."""
+    """Whether we are told what became of this e-mail; a mailer that cannot be made tells nothing."""
     if email.report_rank:
         return True
-    try:
-        return bool(mailers.get(email.mailer or config().SEND_WITH[0]).reports)
-    except (PostroomError, ImproperlyConfigured, ImportError, LookupError):
-        return False
+    alias = email.mailer or config().SEND_WITH[0]
+    return not mailers.trouble(alias) and bool(mailers.get(alias).reports)
 
 
 def _sent_at(email: OutboundEmail) -> datetime | None:
