@@ -22,6 +22,7 @@ the key stays the same and neither FAILED nor CANCELLED can be reached.
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -119,7 +120,8 @@ def enqueue(
     Promise one e-mail: a single INSERT in the caller's transaction.
 
     Rolled back, nothing is left of it; committed, it is sent or its history says why not.
-    *using* defaults to where the router writes ``OutboundEmail``. No network is touched.
+    *expires_in* counts from *due_at* where that is still to come. *using* defaults to where the
+    router writes ``OutboundEmail``. No network is touched.
     """
     using = using or router.db_for_write(OutboundEmail)
     row = _promise(kind, lane, on_uncertain)
@@ -197,7 +199,9 @@ def _instants(
     now: Any, due_at: datetime | None, expires_at: datetime | None, expires_in: timedelta | None
 ) -> dict[str, Any]:
     life = expires_in or timedelta(seconds=config().EXPIRES_AFTER_SECONDS)
-    return {"created_at": now, "due_at": due_at or now, "expires_at": expires_at or now + life}
+    # Its life begins when it may go out: else one for next month would have expired before that.
+    begins = due_at if due_at and due_at.timestamp() > time.time() else now
+    return {"created_at": now, "due_at": due_at or now, "expires_at": expires_at or begins + life}
 
 
 def claim(

@@ -11,7 +11,7 @@ from django.utils import timezone, translation
 
 from postroom import doorbell, outbox
 from postroom.models import DeliveryEvent, Lane, OutboundEmail, State
-from tests.attempts import history, put, table, take
+from tests.attempts import history, let_time_pass, put, table, take
 
 pytestmark = pytest.mark.django_db(databases=["default", "postgres", "mariadb"])
 
@@ -42,7 +42,7 @@ def test_promise_in_memory_says_what_the_table_says(database: str) -> None:
     stored = table(email)
     names = {field.attname for field in OutboundEmail._meta.concrete_fields} - {"created_at", "expires_at"}
     assert {name: getattr(email, name) for name in names} == {name: getattr(stored, name) for name in names}
-    assert email.expires_at - email.created_at == stored.expires_at - stored.created_at == timedelta(days=7)
+    assert email.expires_at == stored.expires_at == email.due_at + timedelta(days=7)
     assert (email._state.db, email._state.adding) == (database, False)
 
 
@@ -117,3 +117,24 @@ def test_expiry_is_an_instant_or_a_duration_or_a_week(database: str) -> None:
     assert table(put(database, expires_at=instant)).expires_at == instant
     assert table(put(database, expires_in=timedelta(hours=1))).expires_at - now < timedelta(hours=1.1)
     assert table(put(database)).expires_at - now >= timedelta(days=7)
+
+
+def test_promise_for_next_month_does_not_expire_before_it_is_due(database: str) -> None:
+    """It was withdrawn unsent in the moment in which it became due: its week had begun with the promise."""
+    now = timezone.now()
+    email = put(database, due_at=now + timedelta(days=30), expires_in=timedelta(days=2))
+    assert email.expires_at == table(email).expires_at == now + timedelta(days=32)
+
+    let_time_pass(database, timedelta(days=30, minutes=1))
+    (taken,) = take(database)
+
+    assert not taken.is_expired()
+
+
+def test_promise_that_was_due_before_it_was_made_lives_from_now_on(database: str) -> None:
+    """A reminder a week before something that is tomorrow."""
+    now = timezone.now()
+
+    email = put(database, due_at=now - timedelta(days=6), expires_in=timedelta(days=2))
+
+    assert table(email).expires_at - now >= timedelta(days=1.9)
