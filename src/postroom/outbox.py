@@ -230,8 +230,9 @@ def claim(
         due = _due(now - overdue if overdue else now, urgent_only=urgent_only, alone=alone, using=using)
     else:
         due = OutboundEmail.objects.using(using).filter(pk=only, state=State.PENDING)
-    # Of another mailer only what has expired: that is settled without being sent.
-    ours = Q(uncertain_since__isnull=True) | Q(mailer=mailer) | Q(expires_at__lte=now)
+    # Of another mailer only what has expired, itself or its key: that is settled without being sent.
+    over = Q(expires_at__lte=now) | Q(key_used_at__lt=now - KEY_WINDOW)
+    ours = Q(uncertain_since__isnull=True) | Q(mailer=mailer) | over
     # Asked by the very statement that takes the rows: what it takes after a pause was never there to take.
     due = due.filter(ours, ~Exists(Pause.objects.using(using))).order_by("lane", "due_at")
     in_doubt = Q(uncertain_since__isnull=False)

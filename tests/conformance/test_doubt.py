@@ -271,3 +271,22 @@ def test_email_in_doubt_of_a_mailer_that_is_gone_ends_at_its_expiry(database: st
     stored = table(email)
     assert (stored.state, stored.reason, stored.mailer) == (State.UNCERTAIN, "expired", "gone")
     assert history(email)[-1] == "doubted:uncertain"
+
+
+def test_email_in_doubt_of_a_mailer_that_is_gone_ends_with_its_key(database: str) -> None:
+    """
+    It waited for its expiry, a week, for a repeat that could not be any more. Meanwhile nobody could
+    cancel or retry it, and its page said that we find out by ourselves.
+    """
+    email = put(database)
+    outbox.doubt([answer(take_again(email, mailer="gone"), NO_ANSWER)], using=database)
+    let_time_pass(database, timedelta(minutes=24))
+    assert take(database, mailer="its successor") == []
+    let_time_pass(database, timedelta(minutes=2))
+
+    (taken,) = take(database, mailer="its successor")
+    ready = delivery.prepare(taken)
+    assert isinstance(ready, outbox.Result)
+    delivery.settle([ready], using=database)
+
+    assert (table(email).state, table(email).mailer) == (State.UNCERTAIN, "gone")
