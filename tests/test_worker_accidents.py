@@ -236,6 +236,15 @@ def test_e_mail_whose_turn_met_a_dead_connection_has_another_turn() -> None:
     assert history(email) == ["claimed:sending", "accepted:accepted"]
 
 
+def test_question_whether_to_go_on_may_meet_a_dead_connection() -> None:
+    """The delivery inside a web process asks the table whether somebody else delivers; it ended with a traceback."""
+    email = enqueue("accidents.letter")
+
+    Worker(until_empty=True, keep_on=failing_once(lambda: True)).run()
+
+    assert history(email) == ["claimed:sending", "accepted:accepted"]
+
+
 def test_e_mail_whose_turn_met_a_database_that_was_away_for_minutes_has_another_turn() -> None:
     """
     Its attempt had "begun" before the database went, so it was given up as one without an answer

@@ -130,9 +130,8 @@ class Worker:
             if self.release_stale:
                 outbox.release_stale(actor=self.name, using=self.using)
             self._pulse.start()
-            while not self._stopping.is_set() and self.keep_on():
-                if not self._guarded(self._turn):
-                    break
+            while not self._stopping.is_set() and self._guarded(self._turn):
+                pass
             self._finish()
             self._stop_reason = self._stop_reason or DONE
         finally:
@@ -184,6 +183,8 @@ class Worker:
 
     def _turn(self) -> bool:
         """One look at the world: settle, rescue, claim, compose; then wait. False: nothing left to do."""
+        if not self.keep_on():
+            return False
         self._settle()
         self._give_up_what_hangs()
         self._rescue()
