@@ -17,6 +17,7 @@ from django.core.mail.backends.base import BaseEmailBackend
 from django.core.mail.backends.locmem import EmailBackend as InMemory
 from django.db import OperationalError, connections
 from django.db.models.query import QuerySet
+from django.utils import timezone
 
 from postroom import Withdraw, composer, delivery, drain, enqueue, mailers, outbox, reports, worker
 from postroom.backends import OutboxEmailBackend
@@ -243,6 +244,19 @@ def test_question_whether_to_go_on_may_meet_a_dead_connection() -> None:
     Worker(until_empty=True, keep_on=failing_once(lambda: True)).run()
 
     assert history(email) == ["claimed:sending", "accepted:accepted"]
+
+
+def test_worker_is_alive_although_its_namesake_said_goodbye(hired: Callable[..., Worker]) -> None:
+    """Two containers on the network of one host: one was stopped, and the doctor missed them both."""
+    mine, namesake = hired(name="web-1/1"), hired(name="web-1/1")
+    mine._pulse._introduce()
+    namesake._pulse._introduce()
+
+    namesake._pulse._beat(stopped_at=timezone.now(), stop_reason="SIGTERM")
+    mine._pulse._beat()
+
+    beat = WorkerHeartbeat.objects.get()
+    assert (beat.stopped_at, beat.stop_reason) == (None, "")
 
 
 def test_e_mail_whose_turn_met_a_database_that_was_away_for_minutes_has_another_turn() -> None:

@@ -70,7 +70,8 @@ class Pulse:
         while not self._end.wait(min(third, BEAT_SECONDS) if self._worker.heartbeat else third):
             try:
                 self._renew()
-                self._beat()
+                if not self._end.is_set():  # a goodbye that did not wait for a slow database stands
+                    self._beat()
             except DatabaseFailure as error:
                 logger.warning("heartbeat failed=%s", type(error).__name__)
                 connections[self._worker.using].close()
@@ -106,7 +107,7 @@ class Pulse:
             },
         )
 
-    def _beat(self, **more: Any) -> None:
+    def _beat(self, **goodbye: Any) -> None:
         worker = self._worker
         if not worker.heartbeat:
             return
@@ -116,7 +117,10 @@ class Pulse:
             "last_turn_at": _before(now, self._turned),
             "doing": self.doing,
             "in_hand": len(worker.in_hand),
-            **more,
+            # Of two containers that share the name of a host both may be its process 1, and one has stopped.
+            "stopped_at": None,
+            "stop_reason": "",
+            **goodbye,
         }
         row = WorkerHeartbeat.objects.using(worker.using).filter(name=worker.name)
         if not row.update(**facts):  # somebody deleted it: a worker that nobody sees is taken for dead
