@@ -104,7 +104,10 @@ def pytest_configure() -> None:
     _refuse_the_world()
     set_hypothesis_home_dir("var/cache/hypothesis")
     # Slow is the machine, not the example: two cores may be shared by five processes here.
-    hypothesis.settings.register_profile("postroom", deadline=None, print_blob=True)
+    slow = [hypothesis.HealthCheck.too_slow]
+    hypothesis.settings.register_profile(
+        "postroom", deadline=None, print_blob=True, suppress_health_check=slow
+    )
     hypothesis.settings.load_profile("postroom")
 
 

@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
-START_SECONDS = 30
-"""How long a server may take until it answers; a loaded machine needs a few."""
+START_SECONDS = 90
+"""How long a server may take until it answers; a loaded machine needs many."""
 
 CHROMIUM_ARGUMENTS = (
     "--no-sandbox",

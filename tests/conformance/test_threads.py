@@ -29,7 +29,7 @@ def in_threads(database: str, work: Callable[[int], T]) -> list[T]:
 
     def run(number: int) -> T:
         try:
-            together.wait(timeout=20)
+            together.wait(timeout=60)
             return work(number)
         finally:
             connections[database].close()
@@ -149,7 +149,7 @@ def test_report_that_comes_between_acceptance_and_commit_is_adopted(database: st
         outbox.accept([answer(email, message_id="<1@p>")], using=database)
         report = threading.Thread(target=come)
         report.start()
-        report.join(timeout=20)
+        report.join(timeout=60)
 
     assert table(email).report == "delivered"
 
@@ -215,13 +215,13 @@ def test_claim_does_not_wait_for_a_row_that_somebody_holds(database: str) -> Non
         with transaction.atomic(using=database):
             OutboundEmail.objects.using(database).select_for_update().get(pk=held.pk)
             holding.set()
-            release.wait(timeout=20)
+            release.wait(timeout=60)
         connections[database].close()
 
     thread = threading.Thread(target=hold)
     thread.start()
     try:
-        assert holding.wait(timeout=20)
+        assert holding.wait(timeout=60)
         taken = take(database, 2)
     finally:
         release.set()

@@ -299,7 +299,10 @@ def test_report_is_repeated_after_429_and_lost_after_500(first: int, times: int)
 def test_foreign_page_cannot_change_the_mood(brevo: str) -> None:
     """A form on any web page can post to the loopback interface, but not JSON."""
     answer = requests.post(
-        f"{brevo}/_mood", data='{"mood": "5xx"}', headers={"Content-Type": "text/plain"}, timeout=5
+        f"{brevo}/_mood",
+        data='{"mood": "5xx"}',
+        headers={"Content-Type": "text/plain"},
+        timeout=PATIENCE_SECONDS,
     )
 
     assert answer.status_code == 404

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from aiosmtpd.smtp import SMTP, Envelope, Session
 
+PATIENCE_SECONDS = 60
+"""How long a far side may take; its threads share this process with whoever asks."""
+
 EVIL_SUBJECT = "<script>document.title='taken'</script>"
 EVIL_HTML = """<!doctype html><html><head></head><body><h1 id="read">Hello</h1>
 <script>document.title = "taken"; parent.document.title = "taken"; document.body.id = "ran"</script>
@@ -33,7 +36,9 @@ class SMTPServer:
     def __init__(self) -> None:
         self.taken: list[Envelope] = []
         self.sessions: set[int] = set()
-        self.controller = Controller(self, hostname="127.0.0.1", port=servers.free_port())
+        self.controller = Controller(
+            self, hostname="127.0.0.1", port=servers.free_port(), ready_timeout=PATIENCE_SECONDS
+        )
 
     async def handle_RCPT(  # noqa: N802 - aiosmtpd's name
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
@@ -53,7 +58,7 @@ class SMTPServer:
         """What the recorder is told to have behind it."""
         return {
             "BACKEND": "django.core.mail.backends.smtp.EmailBackend",
-            "OPTIONS": {"host": "127.0.0.1", "port": self.controller.port, "timeout": 10},
+            "OPTIONS": {"host": "127.0.0.1", "port": self.controller.port, "timeout": PATIENCE_SECONDS},
         }
 
 

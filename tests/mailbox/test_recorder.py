@@ -275,8 +275,11 @@ def test_a_message_so_odd_that_it_cannot_be_recorded_is_passed_on(path: Path, st
     assert store.newest() == []
 
 
-def test_many_sender_threads_record_every_e_mail(path: Path, store: Store, smtp_server: SMTPServer) -> None:
+def test_many_sender_threads_record_every_e_mail(
+    path: Path, store: Store, smtp_server: SMTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each thread has a backend of its own, as the senders of a delivery process do."""
+    monkeypatch.setattr("postroom.mailbox.store.BUSY_SECONDS", 60)
 
     def send(number: int) -> None:
         with recorder(path, smtp_server.behind) as backend:

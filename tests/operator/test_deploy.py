@@ -129,7 +129,7 @@ def test_the_web_believes_the_proxy_that_says_https(where: str, tmp_path: Path) 
 
 def status_from_elsewhere(port: int, path: str) -> int:
     """The status of a page, asked from an address that is not 127.0.0.1; 0 while nobody listens."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=10, source_address=("127.0.0.2", 0))
+    connection = HTTPConnection("127.0.0.1", port, timeout=60, source_address=("127.0.0.2", 0))
     try:
         connection.request("GET", path, headers={"Host": "shop.example", "X-Forwarded-Proto": "https"})
         return connection.getresponse().status
