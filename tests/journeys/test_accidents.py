@@ -207,10 +207,10 @@ def test_fifty_sends_in_flight_need_two_database_connections(stage_on_postgresql
     sending thread at the end of the first wave; with the second wave in flight none is left.
     """
     stage = stage_on_postgresql
-    stage.provider.mood(seconds=4)
+    stage.provider.mood(seconds=8)
     for number in range(100):  # urgent ones: a tenth of the slots takes no others
         outbox.enqueue("journey.hello", {"number": number}, lane="urgent", using=ALIAS)
-    worker = stage.worker("--concurrency", "50")
+    worker = stage.worker("--concurrency", "50", JOURNEY_LEASE="60")
 
     for wave in (50, 100):
         eventually(f"{wave} have been asked for", lambda wave=wave: len(stage.provider.calls()) >= wave)
@@ -241,7 +241,7 @@ def test_sigterm_finishes_what_is_in_hand_and_says_goodbye(stage: Stage) -> None
     stage.provider.mood(seconds=1.5)
     for number in range(20):
         hello(number)
-    worker = stage.worker()
+    worker = stage.worker(JOURNEY_LEASE="60")
     eventually("some are in flight", lambda: len(stage.provider.calls()) >= 8)
 
     worker.signal(signal.SIGTERM)
@@ -286,12 +286,12 @@ def test_commit_wakes_an_idle_worker_long_before_its_next_look(stage: Stage) -> 
 
 
 def test_send_that_outlives_its_lease_is_not_repeated_while_its_worker_lives(stage: Stage) -> None:
-    """The provider takes three times as long as a lease; another worker stands by and would repeat it."""
+    """The provider takes half as long again as a lease; another worker stands by and would repeat it."""
     stage.provider.mood(seconds=12)
     hello(1)
 
     for _ in range(2):
-        stage.worker(JOURNEY_LEASE="4")
+        stage.worker(JOURNEY_LEASE="8")
     eventually("it is settled", stage.all_settled)
 
     assert len(stage.provider.calls()) == 1
@@ -313,7 +313,8 @@ def test_attempt_that_hangs_for_ever_is_in_doubt_and_its_slot_is_replaced(stage:
     assert sorted(stage.provider.accepted()) == sorted(stage.emails())
     first = stage.provider.calls()[0]
     again = [call for call in stage.provider.calls() if call["email"] == first["email"]]
-    assert [call["key"] for call in again] == [first["key"]] * 2
+    assert len(again) > 1
+    assert {call["key"] for call in again} == {first["key"]}
     assert_sound(stage)
 
 

@@ -171,9 +171,9 @@ def test_wait_after_a_refusal_is_neither_skipped_nor_an_hour_longer(stage: Stage
 
 
 def test_living_worker_is_not_robbed_by_one_whose_clock_is_wrong(stage: Stage, ahead: str) -> None:
-    """The provider takes three leases; to whom it is an hour later, each of them is over."""
+    """The provider takes longer than a lease; to whom it is an hour later, each of them is over."""
     stage.provider.mood(seconds=12)
-    stage.environment["JOURNEY_LEASE"] = "4"
+    stage.environment["JOURNEY_LEASE"] = "8"
     promised = [hello()]
     stage.worker()
     eventually("the provider has it", stage.provider.calls)
