@@ -48,6 +48,9 @@ def test_asking_for_the_link_changes_nothing(shop: Shop) -> None:
     ann.register("ann@scanned.example.com")
     link = shop.link("ann@scanned.example.com")
     ann.waits_for("delivered")
+    # The provider tells of a request, too, and in any order.
+    reported = f"SELECT id FROM postroom_deliveryevent WHERE email_id > {since} AND occurred_at IS NOT NULL"
+    eventually("both reports are in", lambda: len(shop.select(reported)) == 2)
     before = what_stands(shop, since)
     assert before["postroom_outboundemail"]
     assert before["postroom_deliveryevent"]
