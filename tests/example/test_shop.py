@@ -117,7 +117,8 @@ def test_mood_button_changes_the_provider(shop: Shop, ann: Visitor) -> None:
 @pytest.mark.timeout(240)
 def test_worker_killed_by_the_button_is_replaced_and_nothing_arrives_twice(shop: Shop, ann: Visitor) -> None:
     """Killed while it waits for the provider, which has taken the e-mail by then."""
-    shop.provider("/_mood", {"mood": "default", "seconds": 4})
+    # Long enough to press the button meanwhile; the report has to be there before the next worker, in ten seconds.
+    shop.provider("/_mood", {"mood": "default", "seconds": 7})
     before = len(shop.accepted())
     ann.registers()
     eventually(lambda: len(shop.accepted()) > before)
