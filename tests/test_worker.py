@@ -17,7 +17,7 @@ from django.db import connections
 
 from postroom import composer, enqueue, mailers
 from postroom.models import EventType, OutboundEmail, State, WorkerHeartbeat
-from postroom.worker import CRASHED, Worker
+from postroom.worker import CRASHED, Worker, stop_on_signals
 from tests.attempts import history, table
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -157,6 +157,24 @@ def test_goodbye_tells_whether_nothing_was_left_or_the_worker_broke(monkeypatch:
         broken.run()
 
     assert WorkerHeartbeat.objects.get().stop_reason == CRASHED
+
+
+def test_sigterm_in_the_middle_of_a_log_line_stops_the_worker_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Python refuses to write to a stream in the middle of a write to it: the worker ended there and then."""
+
+    def reentrant(*_: object) -> None:
+        raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stderr>'>")
+
+    worker = Worker(until_empty=True)
+    with stop_on_signals(worker):
+        monkeypatch.setattr("postroom.worker.logger.info", reentrant)
+        signal.raise_signal(signal.SIGTERM)
+        monkeypatch.undo()
+    worker.run()
+
+    assert WorkerHeartbeat.objects.get().stop_reason == "SIGTERM"
 
 
 def test_command_says_that_sigterm_stops_it_when_that_is_true() -> None:

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType
@@ -373,8 +373,9 @@ def stop_on_signals(worker: Worker) -> Iterator[None]:
     def on_signal(number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         signal.signal(number, signal.SIG_DFL)
-        logger.info("stopping signal=%s in_hand=%s", name, len(worker.in_hand))
         worker.stop(name)
+        with suppress(RuntimeError):  # it may have come in the middle of a write to the same stream
+            logger.info("stopping signal=%s in_hand=%s", name, len(worker.in_hand))
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
