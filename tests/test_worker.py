@@ -110,7 +110,7 @@ def test_loop_writes_the_messages_and_senders_only_send(provider: type[Provider]
 
 def test_lease_is_renewed_for_as_long_as_the_provider_takes(provider: type[Provider], settings: Any) -> None:
     """A provider took longer than a lease, the e-mail was taken from a living worker and went out twice."""
-    settings.POSTROOM = {**settings.POSTROOM, "LEASE_SECONDS": 3}
+    settings.POSTROOM = {**settings.POSTROOM, "LEASE_SECONDS": 9}
     provider.may_answer.clear()
     email = enqueue("tests.worker.letter")
     loop = in_the_background()
