@@ -122,7 +122,7 @@ def test_frozen_worker_that_comes_back_with_a_refusal_is_not_believed(stage: Sta
     Frozen beyond its lease, it was told 503. Meanwhile another one has sent the e-mail. Its late
     "try again later" must not put an accepted e-mail back into the queue.
     """
-    stage.provider.mood("5xx", seconds=5)
+    stage.provider.mood("5xx", seconds=12)
     hello(1)
     frozen = stage.worker()
     eventually("it has asked", stage.provider.calls)
@@ -145,7 +145,7 @@ def test_frozen_worker_that_comes_back_with_an_acceptance_is_believed(stage: Sta
     Frozen beyond its lease, it had been told 201. The second worker cannot find that out, for
     the provider hangs. The late acceptance is evidence, and evidence wins.
     """
-    stage.provider.mood(seconds=5)
+    stage.provider.mood(seconds=12)
     hello(1)
     frozen = stage.worker()
     eventually("the provider has it", stage.provider.accepted)
