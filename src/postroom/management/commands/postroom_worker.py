@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.core.management.base import CommandError
@@ -51,7 +54,7 @@ class Command(DatabaseCommand):
         if trouble := senders.too_many(backend_class, worker.concurrency):
             self.stderr.write(f"(postroom.W013) {trouble}\n  --concurrency: {senders.fewer(backend_class)}")
         try:
-            with stop_on_signals(worker):
+            with stop_on_signals(worker), _what_stays_is_not_searched():
                 self.stdout.write(
                     f"postroom_worker {worker.name}: {database_label(using)}, mailer {worker.mailer}, "
                     f"{worker.concurrency} at once. SIGTERM stops it."
@@ -93,3 +96,18 @@ class Command(DatabaseCommand):
                 f"(postroom.W014) The tables of postroom were made by newer code ({', '.join(newer)}): "
                 "restart this worker with it."
             )
+
+
+@contextmanager
+def _what_stays_is_not_searched() -> Iterator[None]:
+    """
+    Keep Python's garbage collector out of what was loaded before: all of Django, and nothing of it goes.
+
+    It would look through all of that every few hundred e-mails: 0.80 of a plain loop's CPU a mail with,
+    0.73 without (bench drain, Python 3.13, 2026-11).
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
