@@ -145,7 +145,7 @@ class LoopSenders:
     """
     One asyncio loop, which turns only while ``wait`` is called, in the worker's own thread.
 
-    What it saves is threads and their memory: 3,600 sends in flight over TLS take 368 MiB and two
+    What it saves is threads and their memory: 3,600 sends in flight over TLS take 536 MiB and two
     database connections (docs/benchmarks.md, 2026-11).
     """
 
