@@ -494,6 +494,10 @@ def url_without_scheme(serve) -> BaseException:
     return brevo_at("api.brevo.com/v3/")
 
 
+def url_that_cannot_be_parsed(serve) -> BaseException:
+    return brevo_at("http://[::1/v3/")
+
+
 def url_of_another_kind(serve) -> BaseException:
     return brevo_at("ftp://127.0.0.1/v3/")
 
@@ -568,6 +572,7 @@ MAY_HAVE_LEFT = [
 REFUSED_BY_THE_CLIENT = [
     ("requests.InvalidURL", url_without_host, FailureClass.CONFIG),
     ("requests.MissingSchema", url_without_scheme, FailureClass.CONFIG),
+    ("", url_that_cannot_be_parsed, FailureClass.CONFIG),
     ("requests.InvalidSchema", url_of_another_kind, FailureClass.CONFIG),
     ("requests.InvalidHeader", key_with_line_end, FailureClass.CONFIG),
     ("requests.TooManyRedirects", endless_redirects, FailureClass.CONFIG),
@@ -938,7 +943,8 @@ ORIGINS = [
     (6, two_addresses_in_one, FailureClass.PERMANENT_MESSAGE),
     (7, two_addresses_in_one, FailureClass.PERMANENT_MESSAGE),
     (8, own_payload_breaks, FailureClass.PERMANENT_MESSAGE),
-    (9, receiver_of_pre_send_raises, FailureClass.COMPOSE),
+    (9, url_that_cannot_be_parsed, FailureClass.CONFIG),
+    (10, receiver_of_pre_send_raises, FailureClass.COMPOSE),
 ]
 
 

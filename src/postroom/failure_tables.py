@@ -285,6 +285,7 @@ PLACES: Final[tuple[tuple[str, str, str, FailureClass], ...]] = (
     ("django", "prep_address", "*", FailureClass.PERMANENT_MESSAGE),  # Django 6
     ("django", "sanitize_address", "*", FailureClass.PERMANENT_MESSAGE),  # Django 5.2
     ("anymail", "build_message_payload", "*", FailureClass.PERMANENT_MESSAGE),
+    ("anymail", "get_request_params", "*", FailureClass.CONFIG),  # an address of the API that is none
     ("anymail", "run_pre_send", "*", FailureClass.COMPOSE),  # the site's receiver of pre_send
 )
 """(package, function, class of the error, class of the failure), for errors without a row above."""
