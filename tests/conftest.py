@@ -93,9 +93,9 @@ def _refuse_it_to_libcurl(check: Callable[[object], None]) -> None:
 
     prepare = Exchange.prepare
 
-    def guarded_prepare(self: Exchange, curl: Any, proxy: str) -> None:
-        check(urlsplit(proxy or self.url).hostname)
-        prepare(self, curl, proxy)
+    def guarded_prepare(self: Exchange, curl: Any) -> None:
+        check(urlsplit(self.proxy or self.url).hostname)
+        prepare(self, curl)
 
     Exchange.prepare = guarded_prepare  # type: ignore[method-assign]
 

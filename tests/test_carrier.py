@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import shutil
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from anymail.backends.base_requests import AnymailRequestsBackend
 from anymail.backends.brevo import EmailBackend as Brevo
 from anymail.backends.mailgun import EmailBackend as Mailgun
@@ -17,8 +21,10 @@ from anymail.backends.mailjet import EmailBackend as Mailjet
 from anymail.exceptions import AnymailError
 from anymail.signals import post_send
 from django.core.mail import EmailMessage
+from requests.structures import CaseInsensitiveDict
 
 from postroom import carrier, mailers
+from postroom.exchange import Exchange
 from postroom.failures import FailureClass, judge
 from postroom.models import OutboundEmail
 from tests import test_failures as accidents
@@ -113,21 +119,35 @@ def test_certificate_that_nobody_signed_is_safe_to_repeat(
     assert judge(error).failure == FailureClass.TRANSIENT
 
 
-def test_tls_is_spoken_with_the_authority_of_the_session(serve: Any, carry: Any, certificate: str) -> None:  # noqa: F811
-    def answer(tls: Any) -> None:
-        http(201, {"messageId": "<1@x>"})(tls)
+@pytest.mark.parametrize("named", [str, Path], ids=["text", "path"])
+def test_tls_is_spoken_with_the_authority_of_the_session(
+    serve: Any,  # noqa: F811
+    certificate: str,  # noqa: F811
+    named: Callable[[str], Any],
+) -> None:
+    backend = brevo_of(serve(over_tls(certificate, Provider(created()))), scheme="https")
 
-    backend = Brevo(api_key="k", api_url=f"https://127.0.0.1:{serve(over_tls(certificate, answer)).port}/")
-    session = backend.create_session
+    with carried(backend, verify=named(certificate)):
+        assert backend.send_messages([letter()]) == 1
 
-    def trusting() -> Any:
-        carried = session()
-        carried._verify = certificate
-        return carried
 
-    backend.create_session = trusting  # type: ignore[method-assign]
+def test_authorities_may_be_a_directory(
+    serve: Any,  # noqa: F811
+    certificate: str,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    server = serve(over_tls(certificate, Provider(created())))
+    backend = brevo_of(server, scheme="https")
+    with carried(backend, verify=tmp_path):
+        error = accidents.failed(lambda: backend.send_messages([letter()]))
+    assert accidents.classes_of(error) >= {"requests.SSLError", "postroom.NothingLeft"}
 
-    assert carry(lambda: backend.send_messages([letter()])) == 1
+    asked = ["openssl", "x509", "-hash", "-noout", "-in", certificate]
+    digest = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
+    shutil.copy(certificate, tmp_path / f"{digest}.0")
+    server = serve(over_tls(certificate, Provider(created())))
+    with carried(backend := brevo_of(server, scheme="https"), verify=str(tmp_path)):
+        assert backend.send_messages([letter()]) == 1
 
 
 @pytest.mark.parametrize("kind", [Mailgun, Mailjet], ids=["form data", "credentials"])
@@ -251,15 +271,17 @@ def created(*headers: bytes, body: bytes = b'{"messageId": "<1@x>"}') -> bytes:
     return b"\r\n".join(lines)
 
 
-def brevo_of(server: Any, **options: Any) -> Any:
-    return Brevo(api_key="k", api_url=f"http://127.0.0.1:{server.port}/v3/", timeout=20, **options)
+def brevo_of(server: Any, scheme: str = "http") -> Any:
+    return Brevo(api_key="k", api_url=f"{scheme}://127.0.0.1:{server.port}/v3/", timeout=20)
 
 
 @contextmanager
-def carried(backend: Any) -> Iterator[carrier.Carrier]:
-    """Let *backend* send through a carrier and a loop of its own, as a worker's thread would."""
+def carried(backend: Any, **session: Any) -> Iterator[carrier.Carrier]:
+    """Let *backend* send through a carrier and a loop of its own; *session* is what its session is set up with."""
     loop, carries = carrier.new_loop(10), carrier.Carrier()
     backend.open()
+    for name, value in session.items():
+        setattr(backend.session, name, value)
     backend.session = carries.stand_in_for(backend.session)
     send = backend.send_messages
     backend.send_messages = lambda messages: loop.run_until_complete(carrier.run(send, messages))
@@ -348,28 +370,10 @@ def test_connections_are_closed_when_they_are_too_old_to_be_used(
 # --- what goes over the wire ---------------------------------------------------------------------
 
 
-def test_what_is_sent_is_what_requests_would_send(serve: Any) -> None:  # noqa: F811
-    """Line for line, but for the codings that each of the two can read."""
-    asked: list[bytes] = []
-
-    def listen(connection: Any) -> None:
-        asked.append(b"")
-        while not asked[-1].endswith(b"}"):
-            asked[-1] += connection.recv(65536)
-        connection.sendall(created(b"Connection: close"))
-
-    server = serve(listen)
-    brevo_of(server).send_messages([letter()])
-    with carried(backend := brevo_of(server)):
-        backend.send_messages([letter()])
-
-    assert lines_of(asked[0]) == lines_of(asked[1])
-
-
 def lines_of(request: bytes) -> list[bytes]:
     head, _, body = request.partition(b"\r\n\r\n")
     first, *others = head.split(b"\r\n")
-    told = sorted(line for line in others if not line.lower().startswith(b"accept-encoding:"))
+    told = sorted(line.strip() for line in others if not line.lower().startswith(b"accept-encoding:"))
     return [first, *told, body]
 
 
@@ -402,29 +406,11 @@ def test_answers_before_the_answer_are_skipped(serve: Any, carry: Any) -> None: 
     assert "Link" not in message.anymail_status.esp_response.headers  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("verify", [True, False])
-def test_certificate_is_looked_at_unless_the_site_says_otherwise(
-    serve: Any,  # noqa: F811
-    carry: Any,
-    certificate: str,  # noqa: F811
-    verify: bool,
-) -> None:
-    server = serve(over_tls(certificate, Provider(created())))
-    backend = Brevo(api_key="k", api_url=f"https://127.0.0.1:{server.port}/")
-    session = backend.create_session
+def test_certificate_is_not_looked_at_where_the_site_says_so(serve: Any, certificate: str) -> None:  # noqa: F811
+    backend = brevo_of(serve(over_tls(certificate, Provider(created()))), scheme="https")
 
-    def careless() -> Any:
-        carried = session()
-        carried._verify = verify
-        return carried
-
-    backend.create_session = careless  # type: ignore[method-assign]
-
-    if verify:
-        error = accidents.failed(lambda: backend.send_messages([letter()]))
-        assert judge(error).failure == FailureClass.TRANSIENT
-    else:
-        assert carry(lambda: backend.send_messages([letter()])) == 1
+    with carried(backend, verify=False):
+        assert backend.send_messages([letter()]) == 1
 
 
 def test_proxy_of_the_environment_is_asked_and_its_refusal_is_safe(
@@ -485,6 +471,148 @@ def test_more_connections_than_open_files_are_told_with_what_to_write(
 
     assert "postroom.W011 open_files limit=1024 wanted=3256" in caplog.text
     assert "LimitNOFILE=6512 in the unit (ulimit -n), or --concurrency 768" in caplog.text
+
+
+# --- what the session is set up with -------------------------------------------------------------
+
+
+def test_debugging_of_anymail_puts_nothing_in_doubt(
+    serve: Any,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It looks at the request of the answer: that there was none cost each e-mail its acceptance."""
+    monkeypatch.setattr("django.conf.settings.ANYMAIL_DEBUG_API_REQUESTS", True, raising=False)
+    backend, message = brevo_of(serve(Provider(created()))), letter()
+
+    with carried(backend):
+        backend.send_messages([message])
+
+    assert message.anymail_status.message_id == "<1@x>"  # type: ignore[attr-defined]
+    said = capsys.readouterr().out
+    assert "POST http://127.0.0.1" in said
+    assert "201 Created" in said
+
+
+def test_hook_of_the_site_may_replace_the_answer(serve: Any) -> None:  # noqa: F811
+    def replace(response: Any, **told: Any) -> Any:
+        assert set(told) == {"timeout", "verify", "cert", "stream", "proxies"}
+        response._content = b'{"messageId": "<hook@x>"}'
+        return response
+
+    backend, message = brevo_of(serve(Provider(created()))), letter()
+
+    with carried(backend, hooks={"response": [replace]}):
+        backend.send_messages([message])
+
+    assert message.anymail_status.message_id == "<hook@x>"  # type: ignore[attr-defined]
+
+
+def test_session_of_the_site_keeps_its_proxy(serve: Any) -> None:  # noqa: F811
+    """Where a site must leave through a proxy, to go round it is no detail."""
+    proxy, direct = Provider(created()), Provider(created())
+    backend = brevo_of(serve(direct))
+
+    with carried(backend, proxies={"http": f"http://127.0.0.1:{serve(proxy).port}"}):
+        backend.send_messages([letter()])
+
+    assert (proxy.connections, direct.connections) == (1, 0)
+
+
+def test_session_of_the_site_may_not_trust_the_environment(
+    serve: Any,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    proxy, direct = Provider(created()), Provider(created())
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{serve(proxy).port}")
+    backend = brevo_of(serve(direct))
+
+    with carried(backend, trust_env=False):
+        backend.send_messages([letter()])
+
+    assert (proxy.connections, direct.connections) == (0, 1)
+
+
+def heads(serve: Any, **session: Any) -> tuple[list[bytes], list[bytes]]:  # noqa: F811
+    """Return the lines that requests sends, and those of libcurl."""
+    asked: list[bytes] = []
+
+    def listen(connection: Any) -> None:
+        asked.append(b"")
+        while not asked[-1].endswith(b"}"):
+            asked[-1] += connection.recv(65536)
+        connection.sendall(created(b"Connection: close"))
+
+    server = serve(listen)
+    backend = brevo_of(server)
+    backend.open()
+    for name, value in session.items():
+        setattr(backend.session, name, value)
+    backend.send_messages([letter()])
+    with carried(backend := brevo_of(server), **session):
+        backend.send_messages([letter()])
+    return lines_of(asked[0]), lines_of(asked[1])
+
+
+@pytest.mark.parametrize(
+    "session",
+    [
+        {},
+        {"auth": ("ann", "secret")},
+        {"params": {"region": "eu"}},
+        {
+            "headers": CaseInsensitiveDict(
+                {"API-KEY": "of the session", "user-agent": "shop", "X-Empty": "", "Accept": None}
+            )
+        },
+    ],
+    ids=["as it comes", "auth", "params", "headers"],
+)
+def test_what_is_sent_is_what_requests_would_send(serve: Any, session: dict[str, Any]) -> None:  # noqa: F811
+    """Line for line, but for the codings that each of the two can read."""
+    theirs, ours = heads(serve, **session)
+
+    assert ours == theirs
+
+
+# --- answers that are none -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("line", [b"HTTP/2.0 429 Too Many Requests", b"HTTP/3 503"])
+def test_status_that_cannot_be_read_is_doubt(serve: Any, line: bytes) -> None:  # noqa: F811
+    """libcurl takes it for 200, and Anymail an empty 200 for an acceptance."""
+    backend = brevo_of(serve(accidents.raw(line + b"\r\nContent-Length: 0\r\n\r\n")))
+
+    with carried(backend):
+        error = accidents.failed(lambda: backend.send_messages([letter()]))
+
+    assert judge(error).failure == FailureClass.UNCERTAIN
+
+
+def test_what_comes_after_the_body_replaces_no_header(serve: Any) -> None:  # noqa: F811
+    body = b'{"messageId": "<1@x>"}'
+    answer = (
+        b"HTTP/1.1 201 Created\r\nContent-Type: application/json; charset=utf-8\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n"
+        b"Content-Type: text/plain; charset=utf-16\r\n\r\n" % (len(body), body)
+    )
+    backend, message = brevo_of(serve(accidents.raw(answer))), letter()
+
+    with carried(backend):
+        backend.send_messages([message])
+
+    headers = message.anymail_status.esp_response.headers  # type: ignore[attr-defined]
+    assert headers["Content-Type"] == "application/json; charset=utf-8"
+
+
+@pytest.mark.parametrize("code", range(100))
+def test_no_error_of_libcurl_is_safe_once_the_email_was_begun(code: int) -> None:
+    """Whatever its number comes to mean: the body had been asked for."""
+    asked = requests.Request("POST", "http://127.0.0.1/", data="{}").prepare()
+    exchange = Exchange(asked, waits=20, verify=True, cert=None)
+    exchange.begun = True
+
+    assert judge(exchange.failure(code, "")).failure == FailureClass.UNCERTAIN
 
 
 def test_tests_stay_on_this_machine_with_libcurl_too(carry: Any) -> None:
